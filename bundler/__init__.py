@@ -1,0 +1,1 @@
+"""Connected and isolated side of a bundle: sources, layers, trust, archive, import."""

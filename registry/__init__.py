@@ -1,0 +1,1 @@
+"""Content-addressed store, OCI types, verified reading and writing, and the catalogue."""
