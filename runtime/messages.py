@@ -1,0 +1,306 @@
+"""What the HTTP codecs, the scheduler and the engine say to each other.
+
+Neutral between the Ollama, OpenAI and Anthropic dialects: a codec makes a :class:`Job` out of a body and
+renders :data:`Event` values into its own dialect. The engine knows nothing of HTTP, the codecs nothing of
+llama.cpp. Everything here is frozen, and crosses the process border as JSON (``document`` and
+``from_document``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, Self
+
+FinishReason = Literal["stop", "length", "cancelled"]
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        content: Text; never parsed for special tokens.
+        thinking: Reasoning of an assistant turn, kept apart from its content.
+        tool_calls: Of an assistant turn: ``{"function": {"name", "arguments": object}}``.
+        tool_name: Of a tool turn: which tool answers.
+        tool_call_id: Of a tool turn: which call it answers.
+    """
+
+    role: Role
+    content: str
+    thinking: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    tool_name: str | None = None
+    tool_call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation, to be rendered by the model's chat template inside the worker.
+
+    Attributes:
+        messages: In order.
+        tools: JSON descriptions as the client sent them, for the template.
+        template: A Jinja template instead of the model's own.
+        context: Token ids that come before (``/api/generate``'s ``context``).
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    template: str | None = None
+    context: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A bare prompt, completed as it stands.
+
+    Attributes:
+        text: The prompt.
+        special: Whether special tokens written in the text count as such (Ollama's ``raw``).
+        context: Token ids that come before.
+        suffix: Text after the gap, for fill-in-the-middle.
+    """
+
+    text: str
+    special: bool = False
+    context: tuple[int, ...] = ()
+    suffix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen. Names and defaults are Ollama's (Modelfile parameters).
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_k: 0 is off.
+        top_p: 1 is off.
+        min_p: 0 is off.
+        typical_p: 1 is off.
+        repeat_last_n: Tokens looked back on for penalties; 0 off, -1 the whole context.
+        repeat_penalty: 1 is off.
+        presence_penalty: 0 is off.
+        frequency_penalty: 0 is off.
+        seed: Same seed, same answer; -1 draws one.
+        num_predict: Most tokens to make; -1 until the model stops or the context is full.
+        num_keep: Tokens kept when a context is shifted.
+        stop: Strings that end the answer and are not part of it.
+        logit_bias: Token id (as text) to an added bias.
+        logprobs: Whether each piece carries its log-probability.
+        top_logprobs: How many alternatives with it, at most 20.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.9
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_last_n: int = 64
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int = -1
+    num_predict: int = -1
+    num_keep: int = 4
+    stop: tuple[str, ...] = ()
+    logit_bias: dict[str, float] = field(default_factory=dict, hash=False)
+    logprobs: bool = False
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One sequence to generate.
+
+    Attributes:
+        id: Unique among the jobs of one worker.
+        prompt: What to continue.
+        sampling: How.
+        want_context: Whether :class:`Finished` carries the token ids of prompt and answer.
+        truncate: Whether a prompt longer than the context loses its oldest messages (else it is
+            refused with the error code ``prompt-too-long``).
+    """
+
+    id: int
+    prompt: Chat | Text
+    sampling: Sampling = Sampling()
+    want_context: bool = False
+    truncate: bool = True
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form; ``prompt`` is tagged with its type."""
+        result = asdict(self)
+        result["prompt"]["type"] = "chat" if isinstance(self.prompt, Chat) else "text"
+        return result
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Self:
+        """The inverse of :meth:`document`; only ever fed by our own front-end."""
+        fields = dict(document)
+        prompt = dict(fields.pop("prompt"))
+        prompt["context"] = tuple(prompt["context"])
+        if prompt.pop("type") == "chat":
+            prompt["messages"] = tuple(_message(m) for m in prompt["messages"])
+            prompt["tools"] = tuple(prompt["tools"])
+            fields["prompt"] = Chat(**prompt)
+        else:
+            fields["prompt"] = Text(**prompt)
+        sampling = dict(fields.pop("sampling"))
+        sampling["stop"] = tuple(sampling["stop"])
+        return cls(sampling=Sampling(**sampling), **fields)
+
+
+def _message(fields: dict[str, Any]) -> Message:
+    return Message(**{**fields, "tool_calls": tuple(fields["tool_calls"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The prompt is in the context; the first token comes next.
+
+    Attributes:
+        job: Its id.
+        prompt_tokens: All tokens of the prompt, reused ones too.
+        cached_tokens: Of these, taken over from an earlier request.
+        prompt_ns: Time from submission's turn to here.
+    """
+
+    kind: ClassVar[str] = "started"
+    job: int
+    prompt_tokens: int
+    cached_tokens: int
+    prompt_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some text of the answer: whole characters, never part of a stop string.
+
+    Attributes:
+        job: Its id.
+        text: May be empty when only log-probabilities are reported.
+        logprobs: Per token, if asked for: ``{"token", "logprob", "bytes", "top_logprobs": [...]}``.
+    """
+
+    kind: ClassVar[str] = "piece"
+    job: int
+    text: str
+    logprobs: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The answer is complete. The last event of a job that did not fail.
+
+    Attributes:
+        job: Its id.
+        reason: Why it ended.
+        prompt_tokens: As in :class:`Started`.
+        output_tokens: Tokens made, an end-of-generation token not counted.
+        prompt_ns: Time for the prompt.
+        eval_ns: Time for the answer.
+        context: Token ids of prompt and answer, if asked for.
+    """
+
+    kind: ClassVar[str] = "finished"
+    job: int
+    reason: FinishReason
+    prompt_tokens: int
+    output_tokens: int
+    prompt_ns: int
+    eval_ns: int
+    context: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The last event of a job that failed.
+
+    Attributes:
+        job: Its id.
+        code: The ``code`` of a class in :mod:`schemas.errors`.
+        what: That error's three parts.
+        why: As above.
+        hint: As above.
+    """
+
+    kind: ClassVar[str] = "failed"
+    job: int
+    code: str
+    what: str
+    why: str = ""
+    hint: str = ""
+
+
+Event = Started | Piece | Finished | Failed
+_EVENTS: dict[str, type[Started | Piece | Finished | Failed]] = {
+    c.kind: c for c in (Started, Piece, Finished, Failed)
+}
+
+
+def event_document(event: Event) -> dict[str, Any]:
+    """The JSON form of an event, tagged with ``kind``."""
+    return {"kind": event.kind, **asdict(event)}
+
+
+def event_from_document(document: dict[str, Any]) -> Event:
+    """The inverse of :func:`event_document`.
+
+    Raises:
+        KeyError, TypeError: The worker sent what no worker of ours sends.
+    """
+    fields = dict(document)
+    kind = _EVENTS[fields.pop("kind")]
+    for key in ("context", "logprobs"):
+        if key in fields:
+            fields[key] = tuple(fields[key])
+    return kind(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """All that a worker process is told when it starts.
+
+    Attributes:
+        model_path: The GGUF blob, absolute.
+        context_length: Tokens of context per sequence; already capped to the trained length.
+        num_parallel: Sequences decoded together.
+        num_threads: For decoding; 0 lets the engine choose.
+        num_batch: Prompt tokens per step.
+        num_gpu: Layers on a GPU; -1 lets the engine choose.
+        template: A Jinja chat template that replaces the GGUF's own.
+    """
+
+    model_path: str
+    context_length: int = 4096
+    num_parallel: int = 1
+    num_threads: int = 0
+    num_batch: int = 512
+    num_gpu: int = -1
+    template: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """What a worker reports once its model is loaded and its sandbox closed.
+
+    Attributes:
+        pid: The worker's process id.
+        load_ns: Time to load.
+        context_length: Tokens of context per sequence, as the engine made it.
+        model_bytes: Weights in memory.
+        kv_bytes: Key/value cache in memory.
+        sandbox: The report of :mod:`runtime.sandbox`, as a JSON object.
+        engine: Name, version and instruction flags, for people.
+    """
+
+    pid: int
+    load_ns: int
+    context_length: int
+    model_bytes: int
+    kv_bytes: int
+    sandbox: dict[str, Any] = field(default_factory=dict, hash=False)
+    engine: str = ""
