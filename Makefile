@@ -1,0 +1,94 @@
+# Sealift's development tasks. `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+# In this order: what fails fast comes first. Folders that are there.
+TESTS := $(wildcard tests/unit) $(wildcard tests/integration) $(wildcard tests/e2e)
+# With the virtual environment's commands first, and the model's path.
+WITH_MODEL = PATH="$(CURDIR)/$(BIN):$$PATH" \
+	MODEL_GGUF="$$($(BIN)/python tools/fetch_model.py)"
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+# The engine is built from its own requirements files, with its own flags.
+COMPILE_OURS := $(COMPILE) pyproject.toml --no-emit-package llama-cpp-python \
+	--no-emit-package sealift
+
+.PHONY: help venv model demo test test-unit check format bench lock clean clean-cache
+
+help: ## list the targets
+	@echo "usage: make TARGET"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(VENV)/.installed $(VENV)/.engine ## make .venv from the lock files, engine included
+
+# Rebuilt from nothing when the lock changes, so that nothing unlocked stays behind.
+$(VENV)/.locked: requirements/dev.txt | tools/find_python.sh
+	@echo "venv: installing the locked dependencies"
+	@"$$(tools/find_python.sh)" -m venv --clear $(VENV)
+	@$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
+$(VENV)/.engine: $(VENV)/.locked tools/engine_wheel.py $(wildcard requirements/engine-*.txt)
+	@wheel="$$($(BIN)/python tools/engine_wheel.py)"; \
+	  $(BIN)/pip install --quiet --no-deps --no-index --force-reinstall "$$wheel"
+	@$(BIN)/python tools/engine_wheel.py --check
+	@$(BIN)/pip check --quiet
+	@touch $@
+
+model: venv ## fetch the demo model (93 MB, once)
+	@$(BIN)/python tools/fetch_model.py
+
+demo: venv ## carry a real model across the gap and chat with it
+	@$(WITH_MODEL) examples/airgap/demo.sh
+
+test: venv ## run all tests, the fast ones first
+	@tools/need.sh skopeo
+	@$(WITH_MODEL) $(PYTEST) $(TESTS)
+
+test-unit: venv ## run the fast tests only
+	@$(PYTEST) tests/unit
+
+check: venv ## look at format, lint and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: venv ## format the code and make the safe repairs
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: venv ## measure, and write docs/benchmarks.md
+	@$(WITH_MODEL) $(BIN)/python tools/bench.py
+
+lock: ## write the lock files anew (UPGRADE=1 takes newer versions)
+	@test -x $(BIN)/uv || $(MAKE) venv
+	@$(COMPILE_OURS) --all-extras --group dev -o requirements/dev.txt
+	@$(COMPILE_OURS) -c requirements/dev.txt -o requirements/verify.txt
+	@$(COMPILE_OURS) -c requirements/dev.txt --extra serve -o requirements/serve.txt
+	@$(COMPILE_OURS) -c requirements/dev.txt --extra connect -o requirements/connect.txt
+	@$(COMPILE) requirements/engine-build.in -o requirements/engine-build.txt
+	@echo "written: requirements/*.txt; make venv installs them"
+
+clean: ## remove .venv, caches of the tools and build results
+	@rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .hypothesis \
+	  .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-cache: ## remove the built engine and the fetched model
+	@rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/sealift/wheels" \
+	  "$${XDG_CACHE_HOME:-$$HOME/.cache}/sealift/models"
