@@ -157,7 +157,10 @@ def _build(requirements: Path, root: Path, target: Path) -> None:
     log = root / f"{target.name}.log"
     _say(f"building the engine with {requirements.name}; this takes minutes, and only once")
     _say(f"log: {log}")
-    with tempfile.TemporaryDirectory(prefix="building-", dir=root) as name:
+    # Compilers that were just told to stop may still write: the next build sweeps up the rest.
+    with tempfile.TemporaryDirectory(
+        prefix="building-", dir=root, ignore_cleanup_errors=True
+    ) as name:
         work = Path(name)
         wheels = work / "wheels"
         environment = work / "venv"
@@ -168,7 +171,7 @@ def _build(requirements: Path, root: Path, target: Path) -> None:
         # No build isolation: it would fetch build tools by version ranges, without hashes.
         build = ["wheel", "-v", "--no-cache-dir", "--no-deps", "--no-build-isolation"]
         build += ["--require-hashes", "-w", str(wheels), "-r", str(requirements)]
-        env = _build_environment(environment)
+        env = _build_environment(work, environment)
         with log.open("wb") as out:
             for command in ([*pip, *install], [*pip, *build]):
                 _run(command, env, out.fileno(), log)
@@ -180,7 +183,7 @@ def _build(requirements: Path, root: Path, target: Path) -> None:
         wheels.rename(target)
 
 
-def _build_environment(environment: Path) -> dict[str, str]:
+def _build_environment(work: Path, environment: Path) -> dict[str, str]:
     """Our own environment without what would change the build behind the requirements file."""
     behind = ("CMAKE_", "SKBUILD_", "GGML_", "LLAMA_", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS")
     env = {key: value for key, value in os.environ.items() if not key.startswith(behind)}
@@ -188,6 +191,8 @@ def _build_environment(environment: Path) -> dict[str, str]:
     env["PATH"] = f"{environment / 'bin'}{os.pathsep}{env.get('PATH', os.defpath)}"
     env["CMAKE_BUILD_PARALLEL_LEVEL"] = str(len(os.sched_getaffinity(0)))
     env["CMAKE_GENERATOR"] = "Ninja"
+    env["TMPDIR"] = str(work / "tmp")  # sources and objects go where we clean up
+    (work / "tmp").mkdir()
     return env
 
 
