@@ -1,8 +1,8 @@
 """What the commands print, for people or for scripts. Nothing below a CLI prints at all.
 
-Results go to standard output; progress, notes, warnings and errors to standard error. All text passes
-:func:`one_line` or :func:`harmless` first, so that no escape sequence out of a name, a template or a
-model's answer reaches the terminal (CWE-150).
+Results go to standard output; progress, notes, warnings and errors to standard error. All text
+passes :func:`one_line` or :func:`harmless` first, so that no escape sequence out of a name, a
+template or a model's answer reaches the terminal (CWE-150).
 """
 
 from __future__ import annotations
