@@ -49,3 +49,30 @@ FRAME_BYTES: Final = 96 * MIB  # one front-end/worker frame: a body plus its env
 RENDERED_PROMPT_BYTES: Final = 32 * MIB
 TEMPLATE_SECONDS: Final = 5
 MAX_MESSAGES: Final = 10_000
+
+# -- GGUF headers (format: ggml docs/gguf.md; engine: llama.cpp ggml/src/gguf.cpp) -----------------
+# The largest seen: 262,000 tokens with scores, types and 515,000 merges, about 15 MiB; an embedded
+# tokenizer.json may add 33 MiB.
+GGUF_HEADER_BYTES: Final = 64 * MIB
+GGUF_KEYS: Final = 16_384  # real files have 20 to 200
+GGUF_KEY_BYTES: Final = 65_535  # the specification's own
+GGUF_TENSORS: Final = 65_536  # unmerged mixtures of experts reach about 12,000
+GGUF_TENSOR_NAME_BYTES: Final = 63  # GGML_MAX_NAME is 64 with its terminator
+GGUF_DIMENSIONS: Final = 4  # GGML_MAX_DIMS
+GGUF_ALIGNMENT: Final = 65_536  # everybody writes 32; a power of two of at least 8
+GGUF_VOCABULARY: Final = 524_288  # tokens; twice the largest seen
+GGUF_ARRAY_STRINGS: Final = 1_048_576  # items of any other array of strings; merges reach 515,000
+GGUF_INLINE_TEXT_BYTES: Final = 1 * MIB  # a longer string is kept undecoded
+GGUF_CHAT_TEMPLATE_BYTES: Final = 256 * KIB  # the longest seen are about 30 KiB
+GGUF_SHOWN_ITEMS: Final = 1024  # longer arrays are shown as null, as Ollama's /api/show does
+
+# -- HTTP requests --------------------------------------------------------------------------------
+HTTP_BODY_DEPTH: Final = 64  # a JSON Schema in a tool nests some ten levels
+CONTEXT_TOKENS: Final = 2**24  # longest context any model was trained for, and then some
+STOP_STRINGS: Final = 64
+STOP_CHARS: Final = 1024
+LOGIT_BIASES: Final = 1024  # OpenAI documents no bound; each costs time per token
+TOP_LOGPROBS: Final = 20  # OpenAI API reference, "top_logprobs"
+HTTP_READ_SECONDS: Final = 60  # for a body to arrive
+HTTP_WRITE_SECONDS: Final = 60  # for a client to read on before it is dropped
+SHUTDOWN_SECONDS: Final = 5  # for running requests to notice that the server stops
