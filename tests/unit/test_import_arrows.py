@@ -37,7 +37,7 @@ CONFINED: dict[str, tuple[str, ...]] = {
     "aiohttp": ("runtime.server", "registry.http"),
     "oras": ("bundler.sources", "bundler.push", "bundler.pull"),
     "huggingface_hub": ("bundler.sources",),
-    "typer": ("bundler.cli", "runtime.cli"),
+    "typer": ("bundler.cli", "runtime.cli", "schemas.cli"),
     "click": ("bundler.cli", "runtime.cli"),
     "rich": ("bundler.cli", "runtime.cli"),
     "gguf": (),  # the tests' oracle only
