@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
@@ -49,7 +49,7 @@ def one_line(text: object) -> str:
     return str(text).translate(_ONE_LINE)
 
 
-def size(count: int) -> str:
+def bytes_text(count: int) -> str:
     """Bytes for people, in powers of 1000 as Ollama counts: ``93 MB``, ``1.2 GB``."""
     value, unit = float(count), 0
     while value >= 1000 and unit < len(_UNITS) - 1:
@@ -58,7 +58,7 @@ def size(count: int) -> str:
     return f"{digits} {_UNITS[unit]}"
 
 
-def duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """A time span for people: ``350ms``, ``4.2s``, ``3m12s``, ``2h5m``."""
     if seconds < 1:
         return f"{seconds * 1000:.0f}ms"
@@ -68,7 +68,7 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{rest}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60}m"
 
 
-def ago(moment: datetime, now: datetime | None = None) -> str:
+def age_text(moment: datetime, now: datetime | None = None) -> str:
     """A moment relative to now, in Ollama's words: ``2 hours ago``, ``4 minutes from now``."""
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
     span = _span(int(abs(seconds)))
@@ -95,8 +95,12 @@ def _span(seconds: int) -> str:
 class Meter(Protocol):
     """A running progress display."""
 
-    def advance(self, count: int, name: str = "") -> None:
-        """Count on; ``name`` is what is being worked on now."""
+    def begin(self, name: str, size: int) -> None:
+        """A new piece of work: its name, its size in bytes (0 where unknown)."""
+        ...
+
+    def advance(self, count: int) -> None:
+        """So many more bytes of it are done."""
         ...
 
 
@@ -170,53 +174,67 @@ class Output:
             _print(json.dumps(document, indent=2, ensure_ascii=True), sys.stdout)
 
     @contextmanager
-    def progress(self, total: int, description: str) -> Iterator[Meter]:
-        """Count bytes: a bar with rate and time left on a terminal, else a line now and then.
+    def progress(self, total: int = 0, description: str = "") -> Iterator[Meter]:
+        """Count bytes: bars with rate and time left on a terminal, else a line now and then.
 
         Args:
-            total: Bytes to come; 0 where unknown.
-            description: What is done, as in ``"importing"``.
+            total: Bytes of a first piece of work; 0 where unknown.
+            description: Its name; without one, nothing is shown until ``begin``.
         """
-        if self.json or self.quiet:
-            yield _Silent()
-        elif self.terminal:
-            with _bar() as bar:
-                yield _Bar(bar, bar.add_task(one_line(description), total=total or None, name=""))
-        else:
-            yield _Lines(total, one_line(description))
+        meter: Meter
+        with ExitStack() as stack:
+            if self.json or self.quiet:
+                meter = _Silent()
+            elif self.terminal:
+                meter = _Bars(stack.enter_context(_bars()))
+            else:
+                meter = _Lines()
+            if description:
+                meter.begin(description, total)
+            yield meter
 
 
 class _Silent:
-    def advance(self, count: int, name: str = "") -> None:
+    def begin(self, name: str, size: int) -> None:
+        """Nothing is shown."""
+
+    def advance(self, count: int) -> None:
         """Nothing is shown."""
 
 
 class _Lines:
-    def __init__(self, total: int, description: str) -> None:
-        self._total, self._description, self._done = total, description, 0
+    def __init__(self) -> None:
+        self._name, self._size, self._done = "", 0, 0
         self._next = time.monotonic() + _PLAIN_SECONDS
 
-    def advance(self, count: int, name: str = "") -> None:
+    def begin(self, name: str, size: int) -> None:
+        self._name, self._size, self._done = one_line(name), size, 0
+
+    def advance(self, count: int) -> None:
         self._done += count
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _PLAIN_SECONDS
-        share = f"{self._done * 100 // self._total}% of {size(self._total)}" if self._total else ""
-        text = f"{self._description}: {share or size(self._done)} {one_line(name)}"
-        _print(text.rstrip(), sys.stderr)
+        share = f"{self._done * 100 // self._size}% of " if self._size else ""
+        _print(f"{self._name}: {share}{bytes_text(self._size or self._done)}", sys.stderr)
 
 
-class _Bar:
-    def __init__(self, bar: RichProgress, task: TaskID) -> None:
-        self._bar, self._task = bar, task
+class _Bars:
+    def __init__(self, progress: RichProgress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
 
-    def advance(self, count: int, name: str = "") -> None:
-        if name:
-            self._bar.update(self._task, name=one_line(name)[-30:])
-        self._bar.advance(self._task, count)
+    def begin(self, name: str, size: int) -> None:
+        if self._task is not None:  # one line for all, so that a thousand blobs do not scroll
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(one_line(name)[:40], total=size or None)
+
+    def advance(self, count: int) -> None:
+        if self._task is not None:
+            self._progress.advance(self._task, count)
 
 
-def _bar() -> RichProgress:
+def _bars() -> RichProgress:
     # 80 ms of imports, paid only where a bar is drawn.
     from rich.console import Console
     from rich.progress import (
@@ -234,8 +252,7 @@ def _bar() -> RichProgress:
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[name]}", markup=False),
-        console=Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")) or None),
+        console=Console(stderr=True),  # honours NO_COLOR
         transient=True,
     )
 
