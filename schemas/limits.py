@@ -76,3 +76,10 @@ TOP_LOGPROBS: Final = 20  # OpenAI API reference, "top_logprobs"
 HTTP_READ_SECONDS: Final = 60  # for a body to arrive
 HTTP_WRITE_SECONDS: Final = 60  # for a client to read on before it is dropped
 SHUTDOWN_SECONDS: Final = 5  # for running requests to notice that the server stops
+
+# -- the commands -----------------------------------------------------------------------------------
+ANSWER_LINE_BYTES: Final = 16 * MIB  # one NDJSON line of a server; `context` of long chats is largest
+ANSWER_BYTES: Final = 64 * MIB  # one whole document of a server
+CONNECT_SECONDS: Final = 10  # loopback answers at once or not at all
+SILENCE_SECONDS: Final = 3600  # queue, load and prompt of a large model before the first token
+PIPED_PROMPT_BYTES: Final = 32 * MIB  # as RENDERED_PROMPT_BYTES
