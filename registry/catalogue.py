@@ -1,0 +1,249 @@
+"""The catalogue: what the store's blobs mean, what this site trusts, what was done.
+
+SQLite. Every write goes through one explicit transaction, which is the commit point of an import;
+reads see the last commit.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from registry.database import connect, database_errors, from_microseconds, microseconds
+from registry.digest import Digest
+from registry.oci import Descriptor, Manifest
+from registry.records import Anchor, AuditEntry, ImportRecord, ModelRecord, TrustState
+from registry.reference import Reference
+from schemas.errors import StorageFailure
+
+if TYPE_CHECKING:
+    from registry.transaction import Transaction
+
+__all__ = ["Anchor", "AuditEntry", "Catalogue", "ImportRecord", "ModelRecord", "TrustState"]
+
+_WHAT: Final = "cannot read the catalogue"
+_AUDIT_PAGE: Final = 10_000  # events returned at once
+_LATEST: Final = 2**63 - 1  # microseconds; later than any time
+
+_MODEL: Final = """
+    SELECT r.name, coalesce(t.tag, ''), m.digest, m.media_type, m.artifact_type, m.size,
+           m.document, m.created_at, coalesce(t.updated_at, m.created_at), f.document
+      FROM repository_manifests AS rm
+      JOIN repositories AS r ON r.id = rm.repository
+      JOIN manifests AS m ON m.digest = rm.manifest
+      LEFT JOIN tags AS t ON t.repository = rm.repository AND t.manifest = rm.manifest
+      LEFT JOIN model_facts AS f ON f.manifest = m.digest
+"""
+
+
+class Catalogue:
+    """One handle on ``catalog.db``; threads may share it and take turns.
+
+    Open it with :meth:`open`; close it, or use it as a context manager.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._turn = threading.RLock()
+        self._in_transaction = False
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = True) -> Catalogue:
+        """Open, and where needed create or migrate.
+
+        Raises:
+            NotFound: There is none and ``create`` is False.
+            StoreDamaged: It is no catalogue, or one of a newer Sealift.
+            StoreBusy: Another process writes for too long.
+            StorageFailure: It cannot be opened.
+        """
+        return cls(connect(path, create=create))
+
+    def close(self) -> None:
+        """Give the file back; again is fine."""
+        with self._turn, database_errors("cannot close the catalogue"):
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """All writes inside are committed together at the end, or none if anything is raised.
+
+        Waits for another writer up to ``STORE_LOCK_SECONDS``.
+
+        Raises:
+            StoreBusy: The other writer took longer.
+            StorageFull: No space for the commit; nothing was changed.
+            StorageFailure: The commit failed; nothing was changed.
+        """
+        from registry.transaction import Transaction
+
+        with self._turn:
+            if self._in_transaction:
+                raise StorageFailure("a transaction is open already")
+            with database_errors("cannot write the catalogue"):
+                self._connection.execute("BEGIN IMMEDIATE")
+            transaction = Transaction(self._connection)
+            self._in_transaction = True
+            try:
+                yield transaction
+                with database_errors("cannot commit to the catalogue"):
+                    self._connection.execute("COMMIT")
+            finally:
+                self._in_transaction = False
+                transaction.finish()
+                # Some failures, as a full disk, have rolled back by themselves.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._turn, database_errors(_WHAT):
+            return self._connection.execute(sql, values).fetchall()
+
+    # -- models ---------------------------------------------------------------------------------
+
+    def resolve(self, reference: Reference) -> ModelRecord | None:
+        """Look a model up by name or, where the reference has one, by the manifest's digest.
+
+        The host is not looked at: what is here, is here.
+        """
+        if reference.digest is None:
+            where = " WHERE r.name = ? AND t.tag = ?"
+            rows = self._rows(_MODEL + where, reference.repository, reference.tag)
+        else:
+            where = " WHERE r.name = ? AND m.digest = ? ORDER BY t.tag = ? DESC LIMIT 1"
+            rows = self._rows(
+                _MODEL + where, reference.repository, str(reference.digest), reference.tag
+            )
+        return _model(rows[0], reference) if rows else None
+
+    def models(self) -> list[ModelRecord]:
+        """Every name in the store, the newest first."""
+        rows = self._rows(_MODEL + " WHERE t.tag IS NOT NULL ORDER BY t.updated_at DESC, r.name")
+        return [_model(row, Reference.parse(f"{row[0]}:{row[1]}")) for row in rows]
+
+    def referrers(self, subject: Digest) -> list[Descriptor]:
+        """Manifests that name ``subject`` (OCI distribution-spec 1.1 "Listing Referrers")."""
+        rows = self._rows(
+            "SELECT m.media_type, m.digest, m.size, f.artifact_type FROM referrers AS f"
+            " JOIN manifests AS m ON m.digest = f.manifest WHERE f.subject = ? ORDER BY m.digest",
+            str(subject),
+        )
+        return [
+            Descriptor(row[0], Digest.parse(row[1]), row[2], artifact_type=row[3]) for row in rows
+        ]
+
+    def blob_sizes(self) -> dict[Digest, int]:
+        """Every registered blob with its size in bytes."""
+        return {Digest.parse(d): s for d, s in self._rows("SELECT digest, size FROM blobs")}
+
+    def references(self) -> dict[Digest, frozenset[Digest]]:
+        """Every manifest with all blobs that it needs, its own included."""
+        needs: dict[Digest, set[Digest]] = {}
+        for manifest, digest in self._rows(
+            "SELECT digest, digest FROM manifests"
+            " UNION ALL SELECT manifest, digest FROM manifest_blobs"
+        ):
+            needs.setdefault(Digest.parse(manifest), set()).add(Digest.parse(digest))
+        return {manifest: frozenset(digests) for manifest, digests in needs.items()}
+
+    def unreachable(self, before: datetime | None = None) -> frozenset[Digest]:
+        """Manifests that no name leads to.
+
+        One that refers to a reachable one (its OCI subject) is reachable too.
+
+        Args:
+            before: Those added later count as reachable; None to ask regardless of age.
+        """
+        rows = self._rows(
+            """
+            WITH RECURSIVE live (digest) AS (
+                SELECT manifest FROM tags
+                UNION SELECT digest FROM manifests WHERE created_at > ?
+                UNION SELECT f.manifest FROM referrers AS f JOIN live ON f.subject = live.digest
+            )
+            SELECT digest FROM manifests WHERE digest NOT IN (SELECT digest FROM live)
+            """,
+            _LATEST if before is None else microseconds(before),
+        )
+        return frozenset(Digest.parse(row[0]) for row in rows)
+
+    # -- trust ----------------------------------------------------------------------------------
+
+    def anchors(self) -> list[Anchor]:
+        """The pinned roots, by name."""
+        rows = self._rows("SELECT name, fingerprint, added_at FROM trust_anchors ORDER BY name")
+        return [Anchor(n, Digest.parse(f), from_microseconds(at)) for n, f, at in rows]
+
+    def trust(self, anchor: str) -> TrustState | None:
+        """All that is trusted under an anchor; None if there is no such anchor."""
+        with self._turn:
+            found = self._rows("SELECT fingerprint FROM trust_anchors WHERE name = ?", anchor)
+            roots = self._rows(
+                "SELECT version, document FROM trust_roots WHERE anchor = ? ORDER BY version",
+                anchor,
+            )
+            others = self._rows(
+                "SELECT role, document FROM trust_metadata WHERE anchor = ? ORDER BY role", anchor
+            )
+        if not found:
+            return None
+        return TrustState(anchor, Digest.parse(found[0][0]), dict(roots), dict(others))
+
+    def clock_floor(self) -> datetime | None:
+        """The highest committed reference time, UTC."""
+        rows = self._rows("SELECT reference_time FROM clock_floor")
+        return from_microseconds(rows[0][0]) if rows else None
+
+    # -- evidence -------------------------------------------------------------------------------
+
+    def receipts(self) -> list[ImportRecord]:
+        """Every import with its receipt, the newest first."""
+        rows = self._rows(
+            "SELECT i.id, bundle, publisher, sequence, verdict, at, document FROM imports AS i"
+            " JOIN receipts AS r ON r.import = i.id ORDER BY at DESC, i.id"
+        )
+        return [
+            ImportRecord(i, bundle, publisher, sequence, verdict, from_microseconds(at), document)
+            for i, bundle, publisher, sequence, verdict, at, document in rows
+        ]
+
+    def audit_events(self, after: int = 0) -> list[AuditEntry]:
+        """The audit log in order, from behind sequence number ``after``; 10,000 at most."""
+        rows = self._rows(
+            "SELECT seq, document FROM audit_log WHERE seq > ? ORDER BY seq LIMIT ?",
+            after,
+            _AUDIT_PAGE,
+        )
+        return [AuditEntry(seq, json.loads(document)) for seq, document in rows]
+
+
+def _model(row: tuple[Any, ...], asked: Reference) -> ModelRecord:
+    _, tag, digest, media_type, artifact_type, size, document, created, modified, facts = row
+    manifest = Manifest.parse(document, media_type=media_type)
+    return ModelRecord(
+        reference=Reference(asked.namespace, asked.name, tag or asked.tag),
+        descriptor=Descriptor(media_type, Digest.parse(digest), size, artifact_type=artifact_type),
+        manifest=manifest,
+        created=from_microseconds(created),
+        modified=from_microseconds(modified),
+        size=sum({blob.digest: blob.size for blob in manifest.blobs}.values()),
+        facts=json.loads(facts) if facts else {},
+    )

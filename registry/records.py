@@ -1,0 +1,117 @@
+"""What the catalogue hands out and takes in: frozen values, no connection behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from registry.digest import Digest
+from registry.oci import Descriptor, Manifest
+from registry.reference import Reference
+from schemas import limits
+from schemas.errors import InvalidName, MalformedDocument
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """A model that has a name in this store.
+
+    Attributes:
+        reference: Its local name, with the tag.
+        descriptor: Of the manifest, whose exact bytes are a blob.
+        manifest: Parsed.
+        created: When the manifest entered the store, UTC.
+        modified: When this name was last set, UTC.
+        size: Bytes of config and layers together, each blob counted once.
+        facts: What was learnt from the model file at import: metadata summary, licence.
+    """
+
+    reference: Reference
+    descriptor: Descriptor
+    manifest: Manifest
+    created: datetime
+    modified: datetime
+    size: int
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A pinned root of trust.
+
+    Attributes:
+        name: What this site calls it.
+        fingerprint: Digest of the pinned root's bytes, as it stands on the paper.
+        added: UTC.
+    """
+
+    name: str
+    fingerprint: Digest
+    added: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TrustState:
+    """All TUF metadata that this site trusts under one anchor.
+
+    Attributes:
+        anchor: Its name.
+        fingerprint: Digest of the pinned root's bytes.
+        roots: Version to bytes; every root from the pinned one on.
+        metadata: Role to bytes: ``timestamp``, ``snapshot``, ``targets`` and delegated roles.
+    """
+
+    anchor: str
+    fingerprint: Digest
+    roots: Mapping[int, bytes] = field(hash=False)
+    metadata: Mapping[str, bytes] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if not self.anchor or len(self.anchor) > limits.NAME_CHARS:
+            raise InvalidName(f"{self.anchor[:40]!r} cannot name an anchor")
+        if any(version < 1 for version in self.roots) or "root" in self.metadata:
+            raise MalformedDocument("trusted metadata is not in order", why=self.anchor)
+        object.__setattr__(self, "roots", MappingProxyType(dict(self.roots)))
+        object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRecord:
+    """One import, as its receipt tells it.
+
+    Attributes:
+        id: 32 hexadecimal digits.
+        bundle: Id of the bundle, likewise.
+        publisher: Who made the bundle.
+        sequence: The publisher's running number.
+        verdict: ``accepted`` or ``rejected``.
+        at: Reference time of the import, UTC.
+        receipt: The receipt's bytes.
+    """
+
+    id: str
+    bundle: str
+    publisher: str
+    sequence: int
+    verdict: str
+    at: datetime
+    receipt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One line of the audit log.
+
+    Attributes:
+        seq: Rising, never used twice.
+        event: As in ``audit-event.v1``.
+    """
+
+    seq: int
+    event: Mapping[str, Any] = field(hash=False)

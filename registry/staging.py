@@ -1,0 +1,282 @@
+"""Staging areas: one folder per import under ``staging/``, with a lock that dies with its process.
+
+An area ``NAME`` is the file ``NAME.lock``, held with ``flock``, and the folder ``NAME/``. The lock
+comes first and goes last, so a folder without one, or with one that nobody holds, is abandoned.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from registry.digest import Digest
+from registry.locks import try_lock
+from registry.verify import Readable, copy_verified, storage_errors
+from schemas.errors import AlreadyExists, InvalidName, StorageFailure
+
+_LOCK: Final = ".lock"
+_BATCH: Final = re.compile(r"[a-z0-9-]{1,64}")
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Destination(Protocol):
+    """Where blobs go once they are verified; see :class:`registry.blobs.BlobStore`."""
+
+    def path(self, digest: Digest) -> Path:
+        """Where the blob lies, or would lie."""
+
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether the blob is there, and of this size in bytes if one is given."""
+
+
+class StagingArea:
+    """The incoming bytes of one import.
+
+    Leaving the context without :meth:`install` removes all of it, so a failed import leaves the
+    store byte for byte as it was. Keep the context open until the catalogue's transaction is
+    committed: as long as it is, nothing is pruned.
+    """
+
+    def __init__(self, blobs: Destination, staging: Path, batch: str | None = None) -> None:
+        if batch is not None and not _BATCH.fullmatch(batch):
+            raise InvalidName(f"{batch!r} cannot name a staging area")
+        self._blobs = blobs
+        self._staging = staging
+        self._prefix = f"{batch}-" if batch else ""
+        self._folder: Path | None = None
+        self._lock_fd = -1
+        self._waiting: set[Digest] = set()
+        self._bytes_added = 0
+
+    def __enter__(self) -> Self:
+        with storage_errors("cannot make a staging area"):
+            self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+            while self._folder is None:
+                self._claim_name()
+        return self
+
+    def _claim_name(self) -> None:
+        folder = self._staging / (self._prefix + secrets.token_hex(8))
+        fd = os.open(_lock_path(folder), _CREATE, 0o600)
+        # Between creation and lock a sweep may have taken it for abandoned: then try another name.
+        if not try_lock(fd) or os.fstat(fd).st_nlink == 0:
+            os.close(fd)
+            return
+        self._lock_fd = fd
+        self._folder = folder
+        folder.mkdir(mode=0o700)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        folder, self._folder = self._folder, None
+        if folder is None:
+            return
+        try:
+            with storage_errors(f"cannot clear {folder}"):
+                _remove(folder)
+        finally:
+            os.close(self._lock_fd)
+            self._waiting.clear()
+
+    @property
+    def folder(self) -> Path:
+        """Where the area lies.
+
+        Raises:
+            StorageFailure: Outside the context.
+        """
+        if self._folder is None:
+            raise StorageFailure("the staging area is not open")
+        return self._folder
+
+    @property
+    def digests(self) -> frozenset[Digest]:
+        """Of the blobs that wait here, verified or claimed."""
+        return frozenset(self._waiting)
+
+    @property
+    def bytes_added(self) -> int:
+        """Sizes of all blobs ever added here, together; claimed ones do not count."""
+        return self._bytes_added
+
+    def path(self, digest: Digest) -> Path:
+        """Where the blob waits, or would wait."""
+        return self.folder / f"{digest.algorithm}-{digest.hex}"
+
+    def add(
+        self,
+        source: Readable,
+        digest: Digest,
+        size: int,
+        progress: Callable[[int], None] | None = None,
+        *,
+        at_end: bool = False,
+    ) -> Path:
+        """Take exactly ``size`` bytes from ``source``, verified and on the disk when it returns.
+
+        After an error nothing of this blob is left; the others stay.
+
+        Raises:
+            AlreadyExists: The blob is here already.
+            ContentMismatch: Short, wrong, or (``at_end``) long.
+            StorageFull: No room for it.
+            StorageFailure: It cannot be written.
+        """
+        if digest in self._waiting:
+            raise AlreadyExists(f"blob {digest.short} comes twice")
+        path = self.path(digest)
+        with storage_errors(f"cannot store blob {digest.short}"):
+            fd = os.open(path, _CREATE, 0o444)
+            try:
+                copy_verified(source, fd, digest, size, progress=progress, at_end=at_end)
+                os.fsync(fd)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(fd)
+        self._waiting.add(digest)
+        self._bytes_added += size
+        return path
+
+    def add_bytes(self, data: bytes) -> Digest:
+        """Take bytes at hand; returns their digest. Equal bytes may come again."""
+        from io import BytesIO
+
+        digest = Digest.of(data)
+        if digest not in self._waiting:
+            self.add(BytesIO(data), digest, len(data))
+        return digest
+
+    def claim(self, digest: Digest, size: int) -> bool:
+        """Hold on to a blob that the store has, so that no collection takes it meanwhile.
+
+        Returns:
+            False if the store has none of this size; then :meth:`add` it.
+        """
+        if digest in self._waiting:
+            return True
+        if not self._blobs.has(digest, size):
+            return False
+        with storage_errors(f"cannot claim blob {digest.short}"):
+            try:
+                os.link(self._blobs.path(digest), self.path(digest))
+            except FileNotFoundError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                os.utime(self._blobs.path(digest))  # then the grace time has to do
+                return True
+        self._waiting.add(digest)
+        return True
+
+    def install(self) -> None:
+        """Move every blob to its place under ``blobs/``; those already there stay as they are.
+
+        Do it, and the catalogue's transaction after it, while holding the store's lock. If the
+        process dies on the way, what was moved is unreferenced and collected after the grace time.
+
+        Raises:
+            StorageFailure: A rename or fsync failed.
+        """
+        folders = set()
+        with storage_errors("cannot install the blobs"):
+            for digest in sorted(self._waiting):
+                target = self._blobs.path(digest)
+                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                staged = self.path(digest)
+                os.utime(staged)  # the grace time begins now
+                if self._blobs.has(digest, staged.stat().st_size):
+                    os.utime(target)
+                    staged.unlink()
+                else:
+                    staged.replace(target)
+                folders.add(target.parent)
+            for folder in sorted(folders):
+                sync_folder(folder)
+        self._waiting.clear()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sweep_abandoned(staging: Path) -> int:
+    """Remove the areas of dead processes; returns how many there were."""
+    removed = 0
+    with storage_errors(f"cannot clear {staging}"):
+        for folder in _areas(staging):
+            # O_CREAT: a folder whose lock is gone is abandoned too, and gets one for the removal.
+            fd = _open_lock(folder, os.O_CREAT)
+            if fd is None:
+                continue
+            if not try_lock(fd):
+                os.close(fd)
+                continue
+            try:
+                _remove(folder)
+            finally:
+                os.close(fd)
+            removed += 1
+    return removed
+
+
+def live_areas(staging: Path) -> int:
+    """How many areas have a living process."""
+    live = 0
+    with storage_errors(f"cannot look into {staging}"):
+        for folder in _areas(staging):
+            fd = _open_lock(folder)
+            if fd is not None:
+                live += not try_lock(fd)
+                os.close(fd)
+    return live
+
+
+def _areas(staging: Path) -> list[Path]:
+    try:
+        names = {entry.name.removesuffix(_LOCK) for entry in os.scandir(staging)}
+    except FileNotFoundError:
+        return []
+    return [staging / name for name in sorted(names)]
+
+
+def _open_lock(folder: Path, flags: int = 0) -> int | None:
+    try:
+        return os.open(
+            _lock_path(folder), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600
+        )
+    except FileNotFoundError:
+        return None
+
+
+def _remove(folder: Path) -> None:
+    """Areas are flat, so no recursion follows what somebody else may have put there."""
+    if folder.is_dir() and not folder.is_symlink():
+        for entry in list(os.scandir(folder)):
+            Path(entry.path).unlink()
+        folder.rmdir()
+    else:
+        folder.unlink(missing_ok=True)
+    _lock_path(folder).unlink(missing_ok=True)
+
+
+def _lock_path(folder: Path) -> Path:
+    return folder.with_name(folder.name + _LOCK)

@@ -1,0 +1,216 @@
+"""The store: blobs and catalogue under one home, and the lock that writers take turns by."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from registry.blobs import BlobStore
+from registry.catalogue import Catalogue
+from registry.locks import holder, lock_within
+from registry.records import ModelRecord
+from registry.reference import Reference
+from registry.sweep import GCReport, sweep
+from registry.verify import storage_errors
+from schemas import limits
+from schemas.errors import InvalidName, NotFound, StoreBusy
+
+_LOCK_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Store:
+    """``$SEALIFT_HOME``, opened; use it as a context manager or close it.
+
+    Attributes:
+        home: The folder.
+        blobs: See :class:`~registry.blobs.BlobStore`.
+        catalogue: See :class:`~registry.catalogue.Catalogue`.
+    """
+
+    def __init__(self, home: Path, blobs: BlobStore, catalogue: Catalogue) -> None:
+        self.home = home
+        self.blobs = blobs
+        self.catalogue = catalogue
+        self._turn = threading.RLock()
+        self._depth = 0
+        self._lock_fd = -1
+
+    @classmethod
+    def open(cls, home: Path, *, create: bool = True) -> Store:
+        """Open the store, and clear away what dead imports left behind.
+
+        Args:
+            home: The folder of all state; made with mode 0700 where it is not there.
+            create: False for those that only use a store: nothing is made or cleared.
+
+        Raises:
+            NotFound: No store there and ``create`` is False.
+            StorageFailure: The place cannot be used.
+            StoreDamaged: The catalogue is not readable, or a newer Sealift's.
+        """
+        blobs = BlobStore(home)
+        if create:
+            with storage_errors(f"cannot make a store at {home}"):
+                home.mkdir(mode=0o700, parents=True, exist_ok=True)
+                os.close(os.open(home / "lock", _LOCK_FLAGS | os.O_CREAT, 0o600))
+            blobs.prepare()
+        elif not (home / "catalog.db").is_file():
+            raise NotFound(f"no store at {home}", hint="Import a bundle first, or set SEALIFT_HOME")
+        return cls(home, blobs, Catalogue.open(home / "catalog.db", create=create))
+
+    def close(self) -> None:
+        """Close the catalogue; again is fine."""
+        self.catalogue.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def lock(self, timeout: float = limits.STORE_LOCK_SECONDS) -> Iterator[None]:
+        """Exclude every other writer, in this process and outside; may be nested.
+
+        An import holds it from installing its blobs to the catalogue's commit, and collection
+        throughout, so that neither sees the other half-way.
+
+        Args:
+            timeout: Seconds to wait for the one before.
+
+        Raises:
+            StoreBusy: It took longer; tells who holds it.
+        """
+        if not self._turn.acquire(timeout=timeout):
+            raise _busy(os.getpid())
+        try:
+            if self._depth == 0:
+                self._lock_fd = self._take(timeout)
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                if self._depth == 0:
+                    os.close(self._lock_fd)
+        finally:
+            self._turn.release()
+
+    def _take(self, timeout: float) -> int:
+        with storage_errors(f"cannot lock the store at {self.home}"):
+            fd = os.open(self.home / "lock", _LOCK_FLAGS | os.O_CREAT, 0o600)
+            taken = False
+            try:
+                taken = lock_within(fd, timeout)
+                owner = None if taken else holder(fd)
+            finally:
+                if not taken:
+                    os.close(fd)
+        if not taken:
+            raise _busy(owner)
+        return fd
+
+    def remove_model(self, reference: Reference, *, prune: bool = True) -> GCReport:
+        """Take a model's name away, in one transaction with its audit event.
+
+        Args:
+            reference: Its name; with a digest, only if the name stands for that manifest.
+            prune: Also remove, at once, the blobs that only this model needed. Where an import is
+                under way nothing is pruned, for it may count on them: collection does it later.
+
+        Returns:
+            What was pruned.
+
+        Raises:
+            NotFound: There is no such model.
+            StoreBusy: Another process holds the store.
+        """
+        with self.lock():
+            record = self._named(reference)
+            manifest = record.descriptor.digest
+            with self.catalogue.transaction() as tx:
+                tx.remove_tag(reference)
+                subject, detail = str(record.reference), {"manifest": str(manifest)}
+                tx.add_audit_event(self.audit_event("model.remove", subject, detail))
+            if not prune or self.blobs.live_areas():
+                return GCReport()
+            only = frozenset({manifest, *(blob.digest for blob in record.manifest.blobs)})
+            return sweep(self.catalogue, self.blobs, grace_seconds=0, only=only)
+
+    def copy_model(self, source: Reference, target: Reference) -> ModelRecord:
+        """Give a model a second name, in one transaction with its audit event.
+
+        No bytes are copied. A model that had the target's name loses it.
+
+        Returns:
+            The model under its new name.
+
+        Raises:
+            NotFound: There is no model ``source``.
+            InvalidName: The target has a host or a digest.
+            StoreBusy: Another process holds the store.
+        """
+        if target.host is not None or target.digest is not None:
+            raise InvalidName(f"{target} cannot name a copy", hint="Leave host and digest out")
+        with self.lock():
+            record = self.catalogue.resolve(source)
+            if record is None:
+                raise _no_model(source)
+            with self.catalogue.transaction() as tx:
+                tx.put_manifest(target.repository, record.descriptor, record.manifest)
+                tx.set_tag(target, record.descriptor.digest)
+                detail = {"to": str(target), "manifest": str(record.descriptor.digest)}
+                tx.add_audit_event(self.audit_event("model.copy", str(record.reference), detail))
+            return self._named(target)
+
+    def _named(self, reference: Reference) -> ModelRecord:
+        record = self.catalogue.resolve(replace(reference, digest=None))
+        wanted = reference.digest
+        if record is None or wanted not in (None, record.descriptor.digest):
+            raise _no_model(reference)
+        return record
+
+    @staticmethod
+    def audit_event(action: str, subject: str, detail: dict[str, Any]) -> dict[str, Any]:
+        """An event of something done now, by the user of this process (``audit-event.v1``)."""
+        return {
+            "schemaVersion": 1,
+            "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "actor": _actor(),
+            "action": action,
+            "subject": subject,
+            "outcome": "done",
+            "detail": detail,
+        }
+
+
+def _actor() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # containers run with ids that have no name
+        return f"uid {os.getuid()}"
+
+
+def _no_model(reference: Reference) -> NotFound:
+    return NotFound(f"model '{reference.shortest}' not found")
+
+
+def _busy(pid: int | None) -> StoreBusy:
+    return StoreBusy(
+        "another process holds the store",
+        why=f"process {pid}" if pid else "",
+        hint="Wait until it is done and retry",
+    )

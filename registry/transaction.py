@@ -1,0 +1,313 @@
+"""The catalogue's one way to write: an open transaction and its typed methods."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from registry.database import database_errors, from_microseconds, microseconds, now
+from registry.digest import Digest
+from registry.oci import Descriptor, Manifest
+from registry.records import TrustState
+from registry.reference import Reference
+from schemas import limits, strictjson
+from schemas.documents import Kind, dump, load
+from schemas.errors import (
+    AlreadyExists,
+    ContentMismatch,
+    MalformedDocument,
+    NotFound,
+    TrustMissing,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_WHAT = "cannot write the catalogue"
+
+
+class Transaction:
+    """What one commit will change, all or nothing; see :meth:`Catalogue.transaction`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._open = True
+        self.at = now()  # one time for everything in it
+
+    def finish(self) -> None:
+        """End of the transaction; any later call is a defect and says so."""
+        self._open = False
+
+    def _execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+        if not self._open:
+            raise UsageError("the transaction is over")
+        with database_errors(_WHAT):
+            return self._connection.execute(sql, values)
+
+    # -- models ---------------------------------------------------------------------------------
+
+    def put_blob(self, descriptor: Descriptor) -> None:
+        """Register a blob that lies in the store; again is fine.
+
+        Raises:
+            ContentMismatch: It is registered with another size.
+        """
+        digest = str(descriptor.digest)
+        self._execute(
+            "INSERT INTO blobs VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            digest,
+            descriptor.size,
+            self.at,
+        )
+        (size,) = self._execute("SELECT size FROM blobs WHERE digest = ?", digest).fetchone()
+        if size != descriptor.size:
+            raise ContentMismatch(
+                f"blob {descriptor.digest.short} has two sizes",
+                why=f"{size} bytes here, {descriptor.size} bytes there",
+            )
+
+    def put_manifest(
+        self,
+        repository: str,
+        descriptor: Descriptor,
+        manifest: Manifest,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a manifest to a repository; again is fine, and replaces the facts.
+
+        Args:
+            repository: ``namespace/name``.
+            descriptor: Of the manifest's exact bytes, which are a blob; registers that blob too.
+            manifest: Parsed from those bytes.
+            facts: See :class:`~registry.records.ModelRecord`; None leaves them as they are.
+
+        Raises:
+            NotFound: A blob that it points to was not registered.
+            ContentMismatch: Such a blob is registered with another size.
+        """
+        self.put_blob(descriptor)
+        digest = str(descriptor.digest)
+        new = self._execute(
+            "INSERT INTO manifests VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            digest,
+            descriptor.media_type,
+            manifest.artifact_type,
+            descriptor.size,
+            manifest.to_bytes(),
+            self.at,
+        ).rowcount
+        if new:
+            self._link(digest, manifest)
+        self._execute(
+            "INSERT INTO repository_manifests VALUES (?, ?) ON CONFLICT DO NOTHING",
+            self._repository(repository),
+            digest,
+        )
+        if facts is not None:
+            self._execute(
+                "INSERT INTO model_facts VALUES (?, ?)"
+                " ON CONFLICT (manifest) DO UPDATE SET document = excluded.document",
+                digest,
+                _facts_document(facts),
+            )
+
+    def _link(self, digest: str, manifest: Manifest) -> None:
+        for position, blob in enumerate(manifest.blobs):
+            row = self._execute(
+                "SELECT size FROM blobs WHERE digest = ?", str(blob.digest)
+            ).fetchone()
+            if row is None:
+                raise NotFound(f"blob {blob.digest.short} of the manifest is not in the store")
+            if row[0] != blob.size:
+                raise ContentMismatch(f"the manifest tells a wrong size of {blob.digest.short}")
+            self._execute(
+                "INSERT INTO manifest_blobs VALUES (?, ?, ?, ?)",
+                digest,
+                position,
+                str(blob.digest),
+                blob.media_type,
+            )
+        if manifest.subject is not None:
+            self._execute(
+                "INSERT INTO referrers VALUES (?, ?, ?)",
+                str(manifest.subject.digest),
+                digest,
+                manifest.artifact_type or manifest.config.media_type,
+            )
+
+    def _repository(self, name: str) -> int:
+        self._execute("INSERT INTO repositories (name) VALUES (?) ON CONFLICT DO NOTHING", name)
+        row = self._execute("SELECT id FROM repositories WHERE name = ?", name).fetchone()
+        return int(row[0])
+
+    def set_tag(self, reference: Reference, digest: Digest) -> None:
+        """Let a name stand for a manifest of its repository, whatever it stood for before.
+
+        Raises:
+            NotFound: The repository has no such manifest.
+        """
+        repository = self._repository(reference.repository)
+        known = self._execute(
+            "SELECT 1 FROM repository_manifests WHERE repository = ? AND manifest = ?",
+            repository,
+            str(digest),
+        ).fetchone()
+        if known is None:
+            raise NotFound(f"manifest {digest.short} is not in {reference.repository}")
+        self._execute(
+            "INSERT INTO tags VALUES (?, ?, ?, ?) ON CONFLICT (repository, tag)"
+            " DO UPDATE SET manifest = excluded.manifest, updated_at = excluded.updated_at",
+            repository,
+            reference.tag,
+            str(digest),
+            self.at,
+        )
+
+    def remove_tag(self, reference: Reference) -> None:
+        """Take a name away; what it stood for is left to collection.
+
+        Raises:
+            NotFound: There is no such name.
+        """
+        removed = self._execute(
+            "DELETE FROM tags WHERE tag = ?"
+            " AND repository = (SELECT id FROM repositories WHERE name = ?)",
+            reference.tag,
+            reference.repository,
+        ).rowcount
+        if not removed:
+            raise NotFound(f"model '{reference.local.shortest}' not found")
+
+    def forget(self, manifests: Iterable[Digest], blobs: Iterable[Digest]) -> None:
+        """Drop rows that nothing refers to any more; for collection only.
+
+        Raises:
+            StoreDamaged: Something still refers to one of them.
+        """
+        for digest in manifests:
+            self._execute("DELETE FROM manifests WHERE digest = ?", str(digest))
+        for digest in blobs:
+            self._execute("DELETE FROM blobs WHERE digest = ?", str(digest))
+        self._execute(
+            "DELETE FROM repositories WHERE id NOT IN (SELECT repository FROM repository_manifests)"
+        )
+
+    # -- trust ----------------------------------------------------------------------------------
+
+    def add_anchor(self, name: str, fingerprint: Digest) -> None:
+        """Pin a root; :meth:`set_trust` then stores its metadata.
+
+        Raises:
+            AlreadyExists: An anchor has this name.
+        """
+        added = self._execute(
+            "INSERT INTO trust_anchors VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            name,
+            str(fingerprint),
+            self.at,
+        ).rowcount
+        if not added:
+            raise AlreadyExists(
+                f"there is a trust anchor {name!r} already",
+                hint="Remove it first, or choose another name",
+            )
+
+    def remove_anchor(self, name: str) -> None:
+        """Unpin a root and forget all that was trusted under it.
+
+        Raises:
+            TrustMissing: There is no such anchor.
+        """
+        if not self._execute("DELETE FROM trust_anchors WHERE name = ?", name).rowcount:
+            raise TrustMissing(f"there is no trust anchor {name!r}")
+
+    def set_trust(self, anchor: str, state: TrustState) -> None:
+        """Replace all that is trusted under an anchor.
+
+        Raises:
+            TrustMissing: There is no such anchor, or it is pinned to another root.
+            MalformedDocument: The state is another anchor's.
+        """
+        if state.anchor != anchor:
+            raise MalformedDocument("trusted metadata of another anchor", why=state.anchor)
+        row = self._execute(
+            "SELECT fingerprint FROM trust_anchors WHERE name = ?", anchor
+        ).fetchone()
+        if row is None or row[0] != str(state.fingerprint):
+            raise TrustMissing(f"no trust anchor {anchor!r} with this fingerprint")
+        self._execute("DELETE FROM trust_roots WHERE anchor = ?", anchor)
+        self._execute("DELETE FROM trust_metadata WHERE anchor = ?", anchor)
+        for version, document in state.roots.items():
+            self._execute("INSERT INTO trust_roots VALUES (?, ?, ?)", anchor, version, document)
+        for role, document in state.metadata.items():
+            self._execute("INSERT INTO trust_metadata VALUES (?, ?, ?)", anchor, role, document)
+
+    def set_clock_floor(self, reference_time: datetime) -> None:
+        """Raise the floor to a committed reference time (aware); a lower one changes nothing."""
+        self._execute(
+            "INSERT INTO clock_floor VALUES (1, ?) ON CONFLICT (id)"
+            " DO UPDATE SET reference_time = max(reference_time, excluded.reference_time)",
+            microseconds(reference_time),
+        )
+
+    # -- evidence -------------------------------------------------------------------------------
+
+    def add_receipt(self, receipt_id: str, document: bytes) -> None:
+        """Keep a receipt (``receipt.v1``) and list its import.
+
+        Raises:
+            MalformedDocument: It does not follow its schema, or has another id.
+            AlreadyExists: There is one with this id.
+        """
+        receipt = load(Kind.RECEIPT, document)
+        if receipt["id"] != receipt_id:
+            raise MalformedDocument("the receipt has another id", why=str(receipt["id"]))
+        bundle = receipt["bundle"]
+        added = self._execute(
+            "INSERT INTO imports VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            receipt_id,
+            bundle["id"],
+            bundle["publisher"],
+            bundle["sequence"],
+            receipt["verdict"],
+            microseconds(_moment(receipt["time"]["reference"])),
+        ).rowcount
+        if not added:
+            raise AlreadyExists(f"there is a receipt {receipt_id} already")
+        self._execute("INSERT INTO receipts VALUES (?, ?, ?)", receipt_id, receipt_id, document)
+
+    def add_audit_event(self, event: dict[str, Any]) -> None:
+        """Append to the audit log (``audit-event.v1``).
+
+        Raises:
+            MalformedDocument: It does not follow its schema.
+        """
+        self._execute(
+            "INSERT INTO audit_log (at, document) VALUES (?, ?)",
+            self.at,
+            dump(Kind.AUDIT_EVENT, event),
+        )
+
+    @property
+    def time(self) -> datetime:
+        """The one time of this transaction, UTC."""
+        return from_microseconds(self.at)
+
+
+def _facts_document(facts: Mapping[str, Any]) -> bytes:
+    try:
+        document = strictjson.dumps(dict(facts))
+    except (TypeError, ValueError) as error:
+        raise MalformedDocument("the model's facts are no JSON", why=str(error)) from None
+    if len(document) > limits.CONFIG_BYTES:
+        raise MalformedDocument(
+            "the model's facts are too large", why=f"more than {limits.CONFIG_BYTES} bytes"
+        )
+    return document
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
