@@ -69,6 +69,7 @@ GGUF_SHOWN_ITEMS: Final = 1024  # longer arrays are shown as null, as Ollama's /
 # -- HTTP requests --------------------------------------------------------------------------------
 HTTP_BODY_DEPTH: Final = 64  # a JSON Schema in a tool nests some ten levels
 CONTEXT_TOKENS: Final = 2**24  # longest context any model was trained for, and then some
+LEAST_CONTEXT_TOKENS: Final = 4  # as in Ollama
 STOP_STRINGS: Final = 64
 STOP_CHARS: Final = 1024
 LOGIT_BIASES: Final = 1024  # OpenAI documents no bound; each costs time per token
@@ -83,3 +84,15 @@ ANSWER_BYTES: Final = 64 * MIB  # one whole document of a server
 CONNECT_SECONDS: Final = 10  # loopback answers at once or not at all
 SILENCE_SECONDS: Final = 3600  # queue, load and prompt of a large model before the first token
 PIPED_PROMPT_BYTES: Final = 32 * MIB  # as RENDERED_PROMPT_BYTES
+
+# -- the engine ---------------------------------------------------------------------------------
+TEMPLATE_MEMORY: Final = 256 * MIB  # beyond what the worker has; several times RENDERED_PROMPT_BYTES
+TEMPLATE_CHARS: Final = 1 * MIB  # the longest templates in the wild are about 30 KiB
+STOP_STRINGS: Final = 64  # OpenAI allows 4, Ollama does not say; each costs time at every token
+STOP_CHARS: Final = 1024
+TOP_LOGPROBS: Final = 20  # OpenAI's and Ollama's maximum
+NUM_PARALLEL: Final = 256  # LLAMA_MAX_SEQ of llama.cpp; more sequences abort the process
+PROMPT_TOKENS_BESIDE: Final = 128  # prompt tokens in a step that also continues running answers
+WORKERS: Final = 64  # processes that one launcher will have at a time
+LAUNCHER_SECONDS: Final = 10  # for an answer of the launcher: it only forks and execs
+WORKER_STOP_SECONDS: Final = 5  # for a worker to leave by itself before it is killed
