@@ -76,9 +76,15 @@ def choose(machine: str, cpuinfo: str) -> str:
         machine: ``platform.machine()``.
         cpuinfo: The text of ``/proc/cpuinfo``. Only what every listed processor has counts, so
             that a machine with unlike cores gets what all of them can run.
+
+    Raises:
+        BuildError: no file fits this processor.
     """
+    if machine.lower() in {"aarch64", "arm64"}:
+        return "engine-aarch64.txt"
     if machine.lower() not in {"x86_64", "amd64"}:
-        return "engine-generic.txt"
+        msg = f"the engine has no build flags for {machine} processors, only x86-64 and aarch64"
+        raise BuildError(msg)
     lists = re.findall(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
     common = set.intersection(*(set(flags.split()) for flags in lists)) if lists else set()
     for name, needed in X86_VARIANTS:
