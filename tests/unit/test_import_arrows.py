@@ -17,6 +17,8 @@ import pytest
 
 OURS = ("bundler", "registry", "runtime", "schemas")
 UMBRELLA = "runtime.cli.main"
+# May import by a computed name: the sandbox loads what its caller lists before it shuts the door.
+COMPUTED = {UMBRELLA, "runtime.sandbox.confine"}
 
 # package → the packages of ours that it may import beside itself.
 ARROWS: dict[str, frozenset[str]] = {
@@ -69,7 +71,7 @@ def violation(module: str, name: str) -> str | None:
     package = module.partition(".")[0]
     top = name.partition(".")[0]
     if name == "?":
-        return None if module == UMBRELLA else "dynamic import of a computed name"
+        return None if module in COMPUTED else "dynamic import of a computed name"
     if top in OURS:
         if top != package and top not in ARROWS[package] and module != UMBRELLA:
             return f"{package} must not import {top}"
