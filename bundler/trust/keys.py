@@ -1,0 +1,183 @@
+"""Private keys: made, kept encrypted, loaded.
+
+A key lies in PEM as a PKCS#8 EncryptedPrivateKeyInfo (RFC 5958 §3) under PBES2 (RFC 8018 §6.2):
+PBKDF2-HMAC-SHA256 and AES-256-CBC. cryptography reads that but writes it with 2048 rounds only
+(``BestAvailableEncryption``), so the envelope is put together here; ``openssl pkey`` reads it.
+Public keys are not kept in files: root and targets metadata carry them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import CBC
+from cryptography.hazmat.primitives.padding import PKCS7
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from securesystemslib.signer import CryptoSigner
+
+from registry.verify import storage_errors
+from schemas import limits
+from schemas.errors import AlreadyExists, InvalidName, KeyUnavailable
+
+ECDSA_P256: Final = "ecdsa-p256"
+ED25519: Final = "ed25519"
+KEY_TYPES: Final = (ECDSA_P256, ED25519)
+
+KDF_ROUNDS: Final = 600_000  # OWASP password storage cheat sheet, PBKDF2-HMAC-SHA256
+KEY_FILE_BYTES: Final = 64 * limits.KIB
+
+# DER of the object identifiers (RFC 8018 appendix C, RFC 3565)
+_PBES2: Final = bytes.fromhex("06092a864886f70d01050d")
+_PBKDF2: Final = bytes.fromhex("06092a864886f70d01050c")
+_HMAC_SHA256: Final = bytes.fromhex("06082a864886f70d0209")
+_AES256_CBC: Final = bytes.fromhex("060960864801650304012a")
+_NULL: Final = b"\x05\x00"
+
+
+def generate(key_type: str = ECDSA_P256) -> CryptoSigner:
+    """Make a fresh key pair.
+
+    Args:
+        key_type: ``ecdsa-p256`` or ``ed25519``.
+
+    Raises:
+        InvalidName: Any other type.
+    """
+    if key_type == ECDSA_P256:
+        return CryptoSigner(generate_private_key(SECP256R1()))
+    if key_type == ED25519:
+        return CryptoSigner(Ed25519PrivateKey.generate())
+    raise InvalidName(f"{key_type[:40]!r} is not a key type", hint=f"Use {' or '.join(KEY_TYPES)}")
+
+
+def save(path: Path, signer: CryptoSigner, passphrase: bytes, *, rounds: int = KDF_ROUNDS) -> None:
+    """Write a private key, encrypted, mode 0600, durably; never over another file.
+
+    Raises:
+        KeyUnavailable: The passphrase is empty.
+        AlreadyExists: There is a file of that name.
+        StorageFailure: Or :class:`~schemas.errors.StorageFull`: the disk's reason.
+    """
+    pem = encrypt(signer, passphrase, rounds=rounds)
+    with storage_errors(f"cannot write key {path.name}"):
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        except FileExistsError:
+            raise AlreadyExists(f"there is a key file {path} already") from None
+        with os.fdopen(fd, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(fd)
+        sync_folder(path.parent)
+
+
+def load(path: Path, passphrase: bytes) -> CryptoSigner:
+    """Read and decrypt a private key.
+
+    Raises:
+        KeyUnavailable: No file, another passphrase, or no key that this tool signs with.
+    """
+    role = path.stem
+    try:
+        with path.open("rb") as file:
+            pem = file.read(KEY_FILE_BYTES)
+    except OSError as error:
+        raise KeyUnavailable(
+            f"the private key of {role} is not at hand", why=f"{path}: {error.strerror}"
+        ) from None
+    try:
+        private = load_pem_private_key(pem, passphrase or None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise KeyUnavailable(
+            f"cannot open the private key of {role}",
+            why="wrong passphrase or damaged file" if passphrase else "no passphrase was given",
+            hint="Try again with the passphrase that was set when the keys were made",
+        ) from None
+    if not isinstance(private, EllipticCurvePrivateKey | Ed25519PrivateKey):
+        raise KeyUnavailable(f"the private key of {role} is of a type that is not used here")
+    return CryptoSigner(private)
+
+
+def encrypt(signer: CryptoSigner, passphrase: bytes, *, rounds: int = KDF_ROUNDS) -> bytes:
+    """The PEM text of an encrypted private key.
+
+    Raises:
+        KeyUnavailable: The passphrase is empty.
+    """
+    if not passphrase:
+        raise KeyUnavailable(
+            "private keys need a passphrase", hint="Give one that you can keep for years"
+        )
+    salt, iv = os.urandom(16), os.urandom(16)
+    key = hashlib.pbkdf2_hmac("sha256", passphrase, salt, rounds, 32)
+    padder = PKCS7(128).padder()
+    plain = padder.update(_pkcs8(signer)) + padder.finalize()
+    encryptor = Cipher(AES256(key), CBC(iv)).encryptor()
+    sealed = encryptor.update(plain) + encryptor.finalize()
+    kdf = _sequence(
+        _PBKDF2, _sequence(_octets(salt), _integer(rounds), _sequence(_HMAC_SHA256, _NULL))
+    )
+    scheme = _sequence(_PBES2, _sequence(kdf, _sequence(_AES256_CBC, _octets(iv))))
+    lines = base64.encodebytes(_sequence(scheme, _octets(sealed))).replace(b"\n", b"")
+    body = b"\n".join(lines[i : i + 64] for i in range(0, len(lines), 64))  # RFC 7468 §2
+    return (
+        b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n"
+        + body
+        + (b"\n-----END ENCRYPTED PRIVATE KEY-----\n")
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names in a folder durable.
+
+    Raises:
+        OSError: As the system tells it.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _pkcs8(signer: CryptoSigner) -> bytes:
+    private = load_pem_private_key(signer.private_bytes, None)
+    return private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    size = len(content)
+    if size < 0x80:
+        return bytes((tag, size)) + content
+    digits = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(digits))) + digits + content
+
+
+def _sequence(*parts: bytes) -> bytes:
+    return _der(0x30, b"".join(parts))
+
+
+def _octets(data: bytes) -> bytes:
+    return _der(0x04, data)
+
+
+def _integer(value: int) -> bytes:
+    return _der(0x02, value.to_bytes(value.bit_length() // 8 + 1, "big"))

@@ -1,0 +1,343 @@
+"""The connected side: a publisher's folder, its keys, and what it signs for each bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import TargetFile
+
+from bundler.trust import keys, names
+from bundler.trust.names import model_target, publisher_role
+from bundler.trust.repository import Repository, model_target_file
+from bundler.trust.workspace import Generation, Workspace
+from registry.digest import Digest
+from registry.oci import Manifest
+from registry.reference import Reference
+from schemas.errors import AlreadyExists, KeyUnavailable, NotFound, UsageError
+
+_ROLES: Final = (*names.TOP_LEVEL, names.BUNDLE_ROLE)
+_NO_CUSTOM: Final[Mapping[str, str | int]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class SignedModel:
+    """A model to be signed for.
+
+    Attributes:
+        reference: Its name; the namespace decides which role signs.
+        manifest: The manifest's exact bytes.
+        licence: SPDX id, empty where unknown.
+        custom: More fields for the signed entry, beside those of :func:`manifest_custom`.
+    """
+
+    reference: Reference
+    manifest: bytes = field(repr=False)
+    licence: str = ""
+    custom: Mapping[str, str | int] = field(default_factory=lambda: _NO_CUSTOM, hash=False)
+
+    @property
+    def target(self) -> str:
+        """The path under which it is signed."""
+        return model_target(self.reference)
+
+
+@dataclass(frozen=True, slots=True)
+class TrustMetadata:
+    """What was signed for one bundle, complete.
+
+    Attributes:
+        members: File name and bytes, in the order in which the bundle carries them.
+        sequence: Of the bundle.
+        descriptor: The bundle descriptor that was signed.
+        versions: Role to version.
+        expires: When the first of the roles runs out, UTC: how long the bundle may be under way.
+    """
+
+    members: tuple[tuple[str, bytes], ...] = field(repr=False)
+    sequence: int
+    descriptor: bytes = field(repr=False)
+    versions: Mapping[str, int] = field(hash=False)
+    expires: datetime
+
+
+class Publisher:
+    """A publisher's folder. Made by :meth:`init` or :meth:`open`."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._read(workspace.load())
+
+    @classmethod
+    def init(
+        cls,
+        folder: Path,
+        *,
+        name: str,
+        namespaces: Sequence[str],
+        passphrase: bytes,
+        key_type: str = keys.ECDSA_P256,
+        now: datetime | None = None,
+        kdf_rounds: int = keys.KDF_ROUNDS,
+    ) -> Publisher:
+        """Make keys and first metadata: all of it or, after a failure, nothing.
+
+        Args:
+            folder: Must not exist yet.
+            name: The publisher's, for people.
+            namespaces: Each gets a role and a key of its own.
+            passphrase: Encrypts every private key.
+            key_type: ``ecdsa-p256`` or ``ed25519``.
+            now: The clock; None reads it.
+            kdf_rounds: PBKDF2 rounds; lower ones are for tests.
+
+        Raises:
+            AlreadyExists: There is such a folder.
+            InvalidName: A bad name, namespace or key type.
+            KeyUnavailable: The passphrase is empty.
+            StorageFailure: Or :class:`~schemas.errors.StorageFull`: the disk's reason.
+        """
+        if len(set(namespaces)) != len(namespaces):
+            raise UsageError("a namespace is given twice", why=", ".join(namespaces))
+        roles = (*_ROLES, *map(publisher_role, namespaces))
+        made = {role: keys.generate(key_type) for role in roles}
+        repository = Repository.create(_Made(made), namespaces, now or datetime.now(UTC))
+        generation = Generation(name, 0, repository.files)
+        with Workspace.being_built(folder) as new:
+            workspace = Workspace(new)
+            for role, signer in made.items():
+                keys.save(workspace.key_path(role), signer, passphrase, rounds=kdf_rounds)
+            workspace.commit(generation)
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Publisher:
+        """Open an existing folder; no key is touched.
+
+        Raises:
+            NotFound: There is none.
+            StoreDamaged: It is incomplete.
+        """
+        return cls(Workspace(folder))
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self._workspace.folder
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self._generation.name
+
+    @property
+    def sequence(self) -> int:
+        """Of the last bundle signed; 0 before the first."""
+        return self._generation.sequence
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Those that this folder may sign models for."""
+        return self._repository.namespaces
+
+    @property
+    def root_bytes(self) -> bytes:
+        """The newest root: the file that an isolated site pins."""
+        return self._repository.root.data
+
+    @property
+    def fingerprint(self) -> Digest:
+        """SHA-256 of :attr:`root_bytes`: what goes on paper."""
+        return Digest.of(self.root_bytes)
+
+    @property
+    def versions(self) -> Mapping[str, int]:
+        """Role to version, of what was signed last."""
+        return MappingProxyType(self._repository.versions)
+
+    def add_namespace(
+        self,
+        namespace: str,
+        passphrase: bytes,
+        *,
+        key_type: str = keys.ECDSA_P256,
+        now: datetime | None = None,
+        kdf_rounds: int = keys.KDF_ROUNDS,
+    ) -> None:
+        """Make a key for one more namespace and delegate to it.
+
+        Args:
+            namespace: One component of the reference grammar.
+            passphrase: That of the other keys: the targets role signs the delegation.
+            key_type: As in :meth:`init`.
+            now: As in :meth:`init`.
+            kdf_rounds: As in :meth:`init`.
+
+        Raises:
+            AlreadyExists: It has a role already.
+            InvalidName: It is no namespace.
+            KeyUnavailable: The passphrase is wrong, or the targets key is not at hand.
+        """
+        role = publisher_role(namespace)
+        with self._workspace.locked():
+            self._read(self._workspace.load())
+            if namespace in self.namespaces:
+                raise AlreadyExists(f"namespace {namespace} has a key already")
+            ring = _KeyRing(self._workspace, self._repository, passphrase)
+            ring.signer(names.TARGETS)  # first: a wrong passphrase must not seal a new key
+            path = self._workspace.key_path(role)
+            if not path.exists():  # it does after a crash between key and metadata
+                keys.save(path, keys.generate(key_type), passphrase, rounds=kdf_rounds)
+            self._repository.add_namespace(namespace, ring, now or datetime.now(UTC))
+            self._commit(self.sequence)
+
+    def publish(
+        self,
+        models: Sequence[SignedModel],
+        make_descriptor: Callable[[int], bytes],
+        passphrase: bytes,
+        now: datetime,
+    ) -> TrustMetadata:
+        """Sign for one bundle: its models, its descriptor, and the set of all metadata.
+
+        Models that were signed for earlier stay so. The versions are on disk before this returns,
+        so none is ever given twice, whatever happens to the bundle afterwards.
+
+        Args:
+            models: May be empty.
+            make_descriptor: Gets the bundle's sequence number, returns the descriptor's bytes.
+            passphrase: Of the private keys.
+            now: The clock, with a time zone.
+
+        Raises:
+            NotFound: No role here may sign for a model's namespace.
+            UsageError: Two models of one name.
+            MalformedDocument: A manifest that is none, or more targets than a role may hold.
+            KeyUnavailable: A key is not at hand or the passphrase is wrong.
+            StoreBusy: Another process is signing.
+            StorageFailure: Or :class:`~schemas.errors.StorageFull`; nothing was published then.
+        """
+        with self._workspace.locked():
+            self._read(self._workspace.load())
+            repository = self._repository
+            ring = _KeyRing(self._workspace, repository, passphrase)
+            sequence = self.sequence + 1
+            by_role = self._by_role(models)
+            for role in (names.TIMESTAMP, names.SNAPSHOT, names.BUNDLE_ROLE):
+                ring.signer(role)  # before any work, to tell a wrong passphrase at once
+            for role, group in by_role.items():
+                before = repository.targets_of(role)
+                after = before | {m.target: _model_entry(m, sequence, before) for m in group}
+                if after != before:
+                    repository.set_targets(role, after, ring, now)
+            descriptor = make_descriptor(sequence)
+            entry = model_target_file(names.BUNDLE_TARGET, descriptor)
+            repository.set_targets(names.BUNDLE_ROLE, {names.BUNDLE_TARGET: entry}, ring, now)
+            repository.renew(ring, now)
+            repository.seal(ring, now)
+            self._commit(sequence)
+        return TrustMetadata(
+            tuple(repository.files.items()),
+            sequence,
+            descriptor,
+            MappingProxyType(repository.versions),
+            repository.expires,
+        )
+
+    def _by_role(self, models: Sequence[SignedModel]) -> dict[str, list[SignedModel]]:
+        known = self.namespaces
+        groups: dict[str, list[SignedModel]] = {}
+        seen: set[str] = set()
+        for model in models:
+            namespace = model.reference.namespace
+            if namespace not in known:
+                raise NotFound(
+                    f"no key here may sign models of namespace {namespace}",
+                    why=f"there are keys for {', '.join(known) or 'none'}",
+                    hint=f"Add one with: bundle keys add-namespace {namespace}",
+                )
+            if model.target in seen:
+                raise UsageError(f"{model.reference} is given twice")
+            seen.add(model.target)
+            groups.setdefault(publisher_role(namespace), []).append(model)
+        return groups
+
+    def _read(self, generation: Generation) -> None:
+        self._generation = generation
+        self._repository = Repository(generation.files)
+
+    def _commit(self, sequence: int) -> None:
+        generation = Generation(self.name, sequence, self._repository.files)
+        self._workspace.commit(generation)
+        self._generation = generation
+
+
+def manifest_custom(manifest: bytes) -> dict[str, str | int]:
+    """What a signed entry says about a model, computed from the manifest alone.
+
+    The importer computes it again and compares: name, digest, type and size must agree.
+
+    Returns:
+        ``mediaType``, ``artifactType``, ``blob_count`` (distinct blobs) and ``closure_bytes`` (they
+        and the manifest).
+
+    Raises:
+        MalformedDocument: It is no image manifest.
+    """
+    parsed = Manifest.parse(manifest)
+    sizes = {blob.digest: blob.size for blob in parsed.blobs}
+    return {
+        "mediaType": parsed.media_type,
+        "artifactType": parsed.artifact_type or "",
+        "closure_bytes": len(manifest) + sum(sizes.values()),
+        "blob_count": len(sizes),
+    }
+
+
+def _model_entry(model: SignedModel, sequence: int, before: Mapping[str, TargetFile]) -> TargetFile:
+    """The signed entry; an unchanged model keeps the one it has."""
+    custom = {**manifest_custom(model.manifest), "licence": model.licence, **model.custom}
+    known = before.get(model.target)
+    if known is not None:
+        same = model_target_file(
+            model.target, model.manifest, {**custom, "seq": (known.custom or {}).get("seq", 0)}
+        )
+        if same == known:
+            return known
+    return model_target_file(model.target, model.manifest, {**custom, "seq": sequence})
+
+
+class _Made:
+    """Keys that were just made and are on no disk yet."""
+
+    def __init__(self, made: Mapping[str, CryptoSigner]) -> None:
+        self._made = made
+
+    def signer(self, role: str) -> CryptoSigner:
+        return self._made[role]
+
+
+class _KeyRing:
+    """Keys of a folder, each decrypted once and only when it is asked for."""
+
+    def __init__(self, workspace: Workspace, repository: Repository, passphrase: bytes) -> None:
+        self._workspace = workspace
+        self._repository = repository
+        self._passphrase = passphrase
+        self._loaded: dict[str, CryptoSigner] = {}
+
+    def signer(self, role: str) -> CryptoSigner:
+        if role not in self._loaded:
+            signer = keys.load(self._workspace.key_path(role), self._passphrase)
+            allowed = self._repository.key_ids(role)
+            if allowed and signer.public_key.keyid not in allowed:
+                raise KeyUnavailable(
+                    f"the key file of {role} holds another key than the signed metadata names"
+                )
+            self._loaded[role] = signer
+        return self._loaded[role]

@@ -1,0 +1,408 @@
+"""The isolated side: is what a bundle says signed, fresh, and newer than what was seen before?
+
+Two layers. :mod:`.closedworld` accounts for every byte of the metadata. Then python-tuf's updater
+decides freshness, rollback and delegation (TUF 1.0.34 §5) on a copy of the trusted state, over the
+members as its only "network"; what comes out is swapped in by the importer's last transaction.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, NoReturn
+
+from tuf.api import exceptions as tuf_errors
+from tuf.api.metadata import Root, TargetFile, Targets
+from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
+
+from bundler.trust import closedworld, envelope, names
+from bundler.trust.clock import CLOCK_ROLLBACK, ReferenceTime, reference_time
+from bundler.trust.closedworld import MemberSet
+from registry.digest import Digest
+from registry.records import TrustState
+from registry.verify import storage_errors
+from schemas import limits, strictjson
+from schemas.errors import (
+    BadSignature,
+    ContentMismatch,
+    ExpiredMetadata,
+    FingerprintMismatch,
+    MalformedArchive,
+    MalformedDocument,
+    OutsideClosure,
+    RollbackDetected,
+    StoreDamaged,
+    TrustMissing,
+)
+
+_BASE_URL: Final = "bundle:///metadata/"
+_NEWER: Final = "Import the newest bundle instead"
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedRoot:
+    """A root whose fingerprint was compared with the one on paper.
+
+    Attributes:
+        data: The file's bytes.
+        fingerprint: Their SHA-256.
+        version: Of the root.
+        expires: UTC; bundles carry newer roots on.
+        threshold: How many keys must sign the next root.
+        keyids: The keys that may.
+    """
+
+    data: bytes = field(repr=False)
+    fingerprint: Digest
+    version: int
+    expires: datetime
+    threshold: int
+    keyids: tuple[str, ...]
+
+    def trust_state(self, anchor: str) -> TrustState:
+        """What a site trusts that has pinned this root and imported nothing yet."""
+        return TrustState(anchor, self.fingerprint, {self.version: self.data}, {})
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedTarget:
+    """What somebody with the right to do so signed about one path.
+
+    Attributes:
+        path: The target's name.
+        digest: SHA-256 of its bytes.
+        size: In bytes.
+        role: Who signed.
+        custom: Our own fields: strings and integers.
+    """
+
+    path: str
+    digest: Digest
+    size: int
+    role: str
+    custom: Mapping[str, str | int] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedTrust:
+    """A bundle's trust metadata after all checks.
+
+    Attributes:
+        new_state: To be swapped in when, and only when, the import commits.
+        versions: Role to version: root, timestamp, snapshot, targets, delegated roles.
+        expires: Role to the moment from which its metadata is invalid, UTC.
+        reference_time: The time that all of it was judged at, UTC; the next floor.
+        time_verdict: ``clock`` or ``clock_rollback``.
+    """
+
+    new_state: TrustState
+    versions: Mapping[str, int]
+    expires: Mapping[str, datetime]
+    reference_time: datetime
+    time_verdict: str
+    _signers: Mapping[str, tuple[str, ...]] = field(repr=False)
+    _find: Callable[[str], tuple[TargetFile, str] | None] = field(repr=False, compare=False)
+
+    def target(self, path: str) -> VerifiedTarget:
+        """Look a target up along the delegations.
+
+        Raises:
+            OutsideClosure: Nobody who may sign for this path did.
+        """
+        found = self._find(path)
+        if found is None:
+            raise OutsideClosure(f"nobody signed for {path[:200]}")
+        file, role = found
+        return VerifiedTarget(
+            path,
+            Digest("sha256", file.hashes["sha256"]),
+            file.length,
+            role,
+            MappingProxyType(dict(file.custom or {})),
+        )
+
+    def signers(self, role: str) -> tuple[str, ...]:
+        """Ids of the keys that signed a role's metadata; empty for a role that is not there."""
+        return self._signers.get(role, ())
+
+
+def pin_root(root_bytes: bytes, fingerprint: Digest) -> PinnedRoot:
+    """Check a root file before it becomes this site's source of trust.
+
+    Args:
+        root_bytes: The file.
+        fingerprint: What came by the second channel.
+
+    Raises:
+        FingerprintMismatch: It is not the file on the paper.
+        MalformedDocument: It is no root metadata in the accepted form.
+        BadSignature: It is not signed by its own keys.
+    """
+    if len(root_bytes) > limits.TUF_ROOT_BYTES:
+        raise MalformedDocument("the root file is too large", why=f"{len(root_bytes)} bytes")
+    seen = fingerprint.hasher()
+    seen.update(root_bytes)
+    if seen.hexdigest() != fingerprint.hex:
+        raise FingerprintMismatch(
+            "the root file is not the one that the fingerprint names",
+            why=f"it has {fingerprint.algorithm}:{seen.hexdigest()}",
+            hint="Compare with the publisher by telephone or paper, not over the same stick",
+        )
+    root = envelope.read(names.ROOT, root_bytes)
+    signed = root.signed
+    assert isinstance(signed, Root)  # noqa: S101 - by the schema of role "root"
+    envelope.check_signatures(root, signed, foreign=True)
+    own = signed.roles[names.ROOT]
+    return PinnedRoot(
+        root_bytes,
+        Digest.of(root_bytes),
+        root.version,
+        root.expires,
+        own.threshold,
+        tuple(own.keyids),
+    )
+
+
+def choose_anchor(states: Iterable[TrustState], members: Mapping[str, bytes]) -> TrustState:
+    """Which of several pinned publishers a bundle claims to be from; proves nothing yet.
+
+    Raises:
+        TrustMissing: None of them.
+    """
+    known = list(states)
+    for state in known:
+        pinned = min(state.roots)
+        if members.get(names.member_name(names.ROOT, pinned)) == state.roots[pinned]:
+            return state
+    if len(known) == 1:
+        return known[0]  # verification says precisely what is wrong
+    raise TrustMissing(
+        "the bundle comes from a publisher that this site does not trust"
+        if known
+        else "this site trusts no publisher yet",
+        hint="Pin a publisher's root with: bundle trust init --root FILE --fingerprint SHA256",
+    )
+
+
+def verify_bundle_trust(
+    state: TrustState,
+    members: Mapping[str, bytes],
+    *,
+    now: datetime,
+    floor: datetime | None,
+) -> VerifiedTrust:
+    """Verify a bundle's metadata against what a site trusts. Changes nothing anywhere.
+
+    Args:
+        state: The trusted state of one anchor, from the catalogue.
+        members: File name to bytes, without the folder that they have in the bundle.
+        now: The host's clock, with a time zone.
+        floor: The latest reference time that this site committed; None before the first.
+
+    Raises:
+        MalformedArchive: A file is missing, unexpected or misnamed.
+        MalformedDocument: A file is not in the one accepted form.
+        ContentMismatch: A file is not the one that signed metadata lists (length or hash).
+        BadSignature: Wrong, stray or too few signatures; or two files of one version.
+        TrustMissing: The bundle's root is not the pinned one.
+        RollbackDetected: Older than what the site already accepted.
+        ExpiredMetadata: Signed once, no longer valid at the reference time.
+        StoreDamaged: The trusted state contradicts itself.
+        StorageFull: Or :class:`~schemas.errors.StorageFailure`: no temporary folder.
+    """
+    _check_state(state)
+    reference = reference_time(now, floor)
+    checked = closedworld.check_members(members, state)
+    updater = _run_updater(state, members, checked, reference)
+    return VerifiedTrust(
+        new_state=_new_state(state, checked),
+        versions=MappingProxyType(
+            {names.ROOT: checked.root.version}
+            | {role: item.version for role, item in checked.roles.items()}
+        ),
+        expires=MappingProxyType(
+            {names.ROOT: checked.root.expires}
+            | {role: item.expires for role, item in checked.roles.items()}
+        ),
+        reference_time=reference.time,
+        time_verdict=reference.verdict,
+        _signers=MappingProxyType(
+            {names.ROOT: checked.root.signers}
+            | {role: item.signers for role, item in checked.roles.items()}
+        ),
+        _find=updater.find,
+    )
+
+
+class _Members(FetcherInterface):
+    """The updater's "network": an exact look-up in memory; never joins a path."""
+
+    def __init__(self, members: Mapping[str, bytes]) -> None:
+        self._members = {f"{_BASE_URL}{name}": data for name, data in members.items()}
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        data = self._members.get(url)
+        if data is None:
+            # The updater takes 404 for "no newer root"; any other error would abort it.
+            raise tuf_errors.DownloadHTTPError(f"no {url}", 404)
+        return iter((data,))
+
+
+class _BundleUpdater(Updater):
+    """python-tuf's client at our reference time; pinned to 7.0.* for the two underscores."""
+
+    def __init__(self, folder: Path, members: _Members, root: bytes, time: datetime) -> None:
+        super().__init__(
+            str(folder),
+            _BASE_URL,
+            fetcher=members,
+            config=UpdaterConfig(
+                max_root_rotations=limits.TUF_ROOT_ROTATIONS,
+                max_delegations=limits.TUF_DELEGATIONS,
+                root_max_length=limits.TUF_ROOT_BYTES,
+                timestamp_max_length=limits.TUF_TIMESTAMP_BYTES,
+                snapshot_max_length=limits.TUF_SNAPSHOT_BYTES,
+                targets_max_length=limits.TUF_TARGETS_BYTES,
+                prefix_targets_with_hash=False,
+            ),
+            bootstrap=root,
+        )
+        self._trusted_set.reference_time = time
+        self._carried: tuple[str, ...] = ()
+
+    def load(self, checked: MemberSet) -> None:
+        """Run the whole client workflow, every delegated role included.
+
+        Raises:
+            BadSignature: What the updater trusts is not what the bundle carries.
+        """
+        self.refresh()
+        for role, parent in checked.parents.items():
+            self._load_targets(role, parent)
+        self._carried = tuple(checked.parents)
+        for role, item in {names.ROOT: checked.root, **checked.roles}.items():
+            # A cached file of equal version wins over the bundle's: they must say the same.
+            if self._trusted_set[role] != item.signed:
+                raise BadSignature(
+                    f"there are two different files {item.title}",
+                    why="the bundle's is not the one that this site accepted before",
+                    hint="Ask the publisher: somebody may hold their keys",
+                )
+
+    def find(self, path: str) -> tuple[TargetFile, str] | None:
+        """A target and the role that signs for it; all roles are loaded, so no file is touched."""
+        found = self.get_targetinfo(path)
+        if found is None:
+            return None
+        for role in self._carried:
+            signed = self._trusted_set[role]
+            if isinstance(signed, Targets) and signed.targets.get(path) is found:
+                return found, role
+        return None
+
+
+def _run_updater(
+    state: TrustState, members: Mapping[str, bytes], checked: MemberSet, reference: ReferenceTime
+) -> _BundleUpdater:
+    # Not on the trusted state itself: the updater keeps what it saw before it fails.
+    with (
+        storage_errors("cannot verify metadata in a temporary folder"),
+        tempfile.TemporaryDirectory(prefix="sealift-trust-") as name,
+    ):
+        folder = Path(name)
+        for role, data in state.metadata.items():
+            (folder / f"{role}.json").write_bytes(data)
+        newest = state.roots[max(state.roots)]
+        try:
+            updater = _BundleUpdater(folder, _Members(members), newest, reference.time)
+            updater.load(checked)
+        except (tuf_errors.RepositoryError, tuf_errors.DownloadError, ValueError) as error:
+            _explain(error, state, checked, reference)
+    return updater
+
+
+def _explain(
+    error: Exception, state: TrustState, checked: MemberSet, reference: ReferenceTime
+) -> NoReturn:
+    """Say in our terms, with names and numbers, what the updater decided."""
+    if isinstance(error, tuf_errors.ExpiredMetadataError):
+        raise _expired(checked, reference) from None
+    older = _older(state, checked)
+    if isinstance(error, tuf_errors.BadVersionNumberError) or older:
+        raise RollbackDetected(
+            "the bundle is older than what this site already trusts",
+            why=older or str(error),
+            hint=_NEWER,
+        ) from None
+    if isinstance(error, tuf_errors.LengthOrHashMismatchError):
+        raise ContentMismatch("trust metadata is not what its snapshot lists") from error
+    if isinstance(error, tuf_errors.DownloadError):
+        raise MalformedArchive("trust metadata is incomplete", why=str(error)) from error
+    raise BadSignature("trust metadata does not verify", why=str(error)) from error
+
+
+def _expired(checked: MemberSet, reference: ReferenceTime) -> ExpiredMetadata:
+    carried = {names.ROOT: checked.root, **checked.roles}
+    role, item = next(
+        ((role, item) for role, item in carried.items() if item.expires <= reference.time),
+        (names.TIMESTAMP, checked.roles[names.TIMESTAMP]),
+    )
+    late = f"it is now {_text(reference.time)}"
+    if reference.verdict == CLOCK_ROLLBACK:
+        late = f"the clock is behind, so {_text(reference.time)} is taken as now"
+    return ExpiredMetadata(
+        f"the bundle's {role} metadata (v{item.version}) expired on {_text(item.expires)}",
+        why=late,
+        hint="Make a new bundle on the connected side; if the clock here is wrong, set it first",
+    )
+
+
+def _older(state: TrustState, checked: MemberSet) -> str:
+    """Which role of the bundle is behind the trusted state; empty if none."""
+    for role, data in state.metadata.items():
+        document = strictjson.parse_object(
+            data, what=f"trusted {role} metadata", max_bytes=envelope.max_bytes(role)
+        )
+        had = document["signed"]["version"]
+        item = checked.roles.get(role)
+        if item is None:
+            return f"it has no {role}, this site has v{had}"
+        if item.version < had:
+            return f"its {role} is v{item.version}, this site has v{had}"
+    return ""
+
+
+def _check_state(state: TrustState) -> None:
+    if not state.roots:
+        raise TrustMissing(f"no root is pinned as {state.anchor}")
+    pinned = state.fingerprint.hasher()
+    pinned.update(state.roots[min(state.roots)])
+    consecutive = sorted(state.roots) == list(range(min(state.roots), max(state.roots) + 1))
+    if (
+        pinned.hexdigest() != state.fingerprint.hex
+        or not consecutive
+        or not all(map(names.is_role, state.metadata))
+    ):
+        raise StoreDamaged(
+            f"the trusted state of {state.anchor} contradicts itself",
+            hint="Run sealift doctor; restore the catalogue from a backup",
+        )
+
+
+def _new_state(state: TrustState, checked: MemberSet) -> TrustState:
+    # Roots before the pinned one prove nothing here, so they are not remembered: a forged one
+    # would otherwise make this site refuse the true one later.
+    pinned = min(state.roots)
+    return replace(
+        state,
+        roots={n: item.data for n, item in checked.roots.items() if n >= pinned},
+        metadata={role: item.data for role, item in checked.roles.items()},
+    )
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
