@@ -30,7 +30,7 @@ from runtime.sandbox.kernel import (
 from runtime.sandbox.namespaces import enter_empty_network
 from runtime.sandbox.policy import front_end_policy, worker_policy
 from runtime.sandbox.report import SandboxReport
-from runtime.sandbox.surroundings import interpreter_grants
+from runtime.sandbox.surroundings import interpreter_grants, web_grants
 from runtime.sandbox.syscalls import Architecture, current
 from schemas.errors import DependencyMissing, SandboxUnavailable
 
@@ -118,7 +118,7 @@ def confine_front_end(
     capabilities = _give_up_privileges(arch)
     grants = [landlock.Grant(p.resolve(), landlock.READ, required=True) for p in readable]
     grants += [landlock.Grant(p.resolve(), landlock.WRITE, required=True) for p in writable]
-    reached = landlock.restrict([*grants, *interpreter_grants()], arch)
+    reached = landlock.restrict([*grants, *interpreter_grants(), *web_grants()], arch)
     rules = seccomp.install(front_end_policy(os.getpid()), arch)
     return SandboxReport(
         process="front-end",

@@ -13,8 +13,10 @@ from typing import Final
 
 from runtime.sandbox.bpf import INT, WHOLE, Action, Condition, Policy, Rule
 
+# Not W^X: ctypes callbacks need memory that is both, wherever libffi was built (as Debian's is)
+# without static trampolines; one such page would undo the rule for all.
 _MEMORY: Final = """
-brk munmap mremap msync mincore madvise mlock mlock2 munlock membarrier
+brk mmap mprotect munmap mremap msync mincore madvise mlock mlock2 munlock membarrier
 """
 _THREADS: Final = """
 futex futex_waitv futex_wake futex_wait futex_requeue set_robust_list get_robust_list rseq
@@ -54,8 +56,6 @@ accept accept4
 """
 
 _O_WRITES: Final = 0o3 | 0o100 | 0o1000 | 0o2000 | 0o20000000  # ACCMODE CREAT TRUNC APPEND TMPFILE
-_PROT_WRITE: Final = 2
-_PROT_EXEC: Final = 4
 _MSG_FASTOPEN: Final = 0x20000000
 _AF_UNIX: Final = 1
 _SOCK_STREAM: Final = 1
@@ -120,7 +120,6 @@ def _common(pid: int) -> tuple[Rule, ...]:
     plain = (_MEMORY, _THREADS, _SIGNALS, _TIME, _IDENTITY, _FILES, _CONNECTED)
     return (
         *(rule for group in plain for rule in _allow(group)),
-        *_MEMORY_PROTECTION,
         *_NEW_THREADS,
         *_MESSAGES,
         *_socket_options(),
@@ -135,13 +134,6 @@ def _common(pid: int) -> tuple[Rule, ...]:
     )
 
 
-# Memory is writable or executable, never both, and what was written never becomes executable.
-# Libraries map their code straight from files; ctypes callbacks use libffi's static trampolines.
-_MEMORY_PROTECTION: Final = (
-    Rule("mmap", Action.REFUSE, (Condition(2, _PROT_WRITE | _PROT_EXEC, 6),)),
-    Rule("mmap", Action.ALLOW),
-    _none_set("mprotect", 2, _PROT_EXEC),
-)
 # Threads of this process only. clone3 keeps its flags behind a pointer, where no filter can look:
 # ENOSYS makes the C library use clone.
 _NEW_THREADS: Final = (

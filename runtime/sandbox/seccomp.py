@@ -40,7 +40,21 @@ def install(policy: Policy, arch: Architecture) -> int:
     Raises:
         SandboxUnavailable: No seccomp, refused, or accepted without effect (some emulators).
     """
-    code = assemble(compile_policy(policy, arch))
+    load(assemble(compile_policy(policy, arch)), arch)
+    _try(policy)
+    return sum(rule.call in arch.numbers for rule in policy.rules)
+
+
+def load(code: bytes, arch: Architecture) -> None:
+    """Hand a program to the kernel, for all threads, for good.
+
+    Args:
+        code: ``struct sock_filter[]``, 8 bytes per instruction.
+        arch: Where we are.
+
+    Raises:
+        SandboxUnavailable: No seccomp, or refused.
+    """
     buffer = ctypes.create_string_buffer(code, len(code))
     program = _Program(len(code) // _INSTRUCTION_BYTES, ctypes.addressof(buffer))
     try:
@@ -57,8 +71,6 @@ def install(policy: Policy, arch: Architecture) -> int:
             why=f"thread {result} has a filter of its own",
             hint="Confine the process before it starts threads.",
         )
-    _try(policy)
-    return sum(rule.call in arch.numbers for rule in policy.rules)
 
 
 def _set_filter(arch: Architecture, program: _Program, flags: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -20,6 +21,10 @@ _LIBRARIES: Final = (
     "/etc/ld.so.cache",
     "/etc/localtime",
     "/usr/share/zoneinfo",
+    # OpenSSL's public settings: a file that is there but not readable is an error to it.
+    "/etc/ssl/openssl.cnf",
+    "/etc/pki/tls/openssl.cnf",
+    "/etc/crypto-policies",
 )
 # CPU features and topology (ggml, OpenMP, OpenBLAS), memory figures, own maps (libffi's static
 # trampolines) and own status (metrics, doctor). Not /proc as a whole: other processes are there.
@@ -28,6 +33,7 @@ _MACHINE: Final = (
     "/proc/meminfo",
     "/proc/stat",
     "/proc/sys/vm/overcommit_memory",
+    "/proc/sys/crypto/fips_enabled",
     "/proc/self/maps",
     "/proc/self/stat",
     "/proc/self/statm",
@@ -57,3 +63,9 @@ def interpreter_grants() -> Iterator[Grant]:
     yield Grant(home, LIST)
     for package in _OWN_PACKAGES:
         yield Grant(home / package, READ)
+
+
+def web_grants() -> Iterator[Grant]:
+    """What a web server reads beside: the names of media types, where a host lists them."""
+    for path in mimetypes.knownfiles:
+        yield Grant(Path(path), READ)
