@@ -73,6 +73,7 @@ LEAST_CONTEXT_TOKENS: Final = 4  # as in Ollama
 STOP_STRINGS: Final = 64
 STOP_CHARS: Final = 1024
 LOGIT_BIASES: Final = 1024  # OpenAI documents no bound; each costs time per token
+CHOICES: Final = 128  # OpenAI API reference, "n"
 TOP_LOGPROBS: Final = 20  # OpenAI API reference, "top_logprobs"
 HTTP_READ_SECONDS: Final = 60  # for a body to arrive
 HTTP_WRITE_SECONDS: Final = 60  # for a client to read on before it is dropped
@@ -84,6 +85,7 @@ ANSWER_BYTES: Final = 64 * MIB  # one whole document of a server
 CONNECT_SECONDS: Final = 10  # loopback answers at once or not at all
 SILENCE_SECONDS: Final = 3600  # queue, load and prompt of a large model before the first token
 PIPED_PROMPT_BYTES: Final = 32 * MIB  # as RENDERED_PROMPT_BYTES
+PROBE_SECONDS: Final = 30  # for a confined child process to try every way out
 
 # -- the engine ---------------------------------------------------------------------------------
 TEMPLATE_MEMORY: Final = 256 * MIB  # beyond what the worker has; several times RENDERED_PROMPT_BYTES

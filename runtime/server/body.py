@@ -22,8 +22,8 @@ def parse_body(data: bytes) -> dict[str, Any]:
 
     Raises:
         UsageError: No body.
-        MalformedDocument: Not UTF-8, not JSON, no object, nested too deeply, NaN or infinite numbers,
-            half a surrogate pair.
+        MalformedDocument: Not UTF-8, not JSON, no object, nested too deeply, NaN or
+            infinite numbers, half a surrogate pair.
     """
     if not data.strip():
         raise UsageError("missing request body")

@@ -25,8 +25,8 @@ class _Option:
     high: float = 0
 
 
-# Names and types: Ollama's api/types.go "Options" and "Runner". The bounds are ours: outside of them a
-# value has no meaning (a negative probability) or would only cost memory.
+# Names and types: Ollama's api/types.go "Options" and "Runner". The bounds are ours: outside of
+# them a value has no meaning (a negative probability) or would only cost memory.
 _SAMPLING: Final[Mapping[str, _Option]] = {
     "num_keep": _Option("integer", -1, limits.CONTEXT_TOKENS),
     "seed": _Option("integer", -limits.JSON_INTEGER, limits.JSON_INTEGER),
@@ -55,7 +55,9 @@ _WITHOUT_EFFECT: Final[Mapping[str, _Option]] = {
     "draft_num_predict": _Option("integer", -1, limits.CONTEXT_TOKENS),
 }
 _ALL: Final = {**_SAMPLING, **_RUNNER, **_WITHOUT_EFFECT}
-_SEEDS: Final = 2**32 - 1  # llama.cpp's seed is 32 bits wide, and its highest value means "draw one"
+_SEEDS: Final = (
+    2**32 - 1
+)  # llama.cpp's seed is 32 bits wide, and its highest value means "draw one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +85,19 @@ class Options:
         return Sampling(**self.sampling)
 
 
+NO_OPTIONS: Final = Options()
+
+
 def parse_options(value: object) -> Options:
-    """Check a request's ``options`` or a model's parameters. Unknown names are ignored, as in Ollama.
+    """Check a request's ``options`` or a model's parameters.
+
+    Unknown names are ignored, as in Ollama.
 
     Raises:
         UsageError: A known option has a value of the wrong type or out of bounds.
     """
     if value is None:
-        return Options()
+        return NO_OPTIONS
     if not isinstance(value, dict):
         raise UsageError('"options" must be an object')
     sampling: dict[str, Any] = {}

@@ -1,0 +1,145 @@
+"""The runtime's read view of the catalogue: which models can be served, what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from registry.digest import Digest
+from registry.oci import WEIGHT_RAW
+from registry.records import ModelRecord
+from registry.reference import Reference
+from registry.store import Store
+from runtime.messages import Message, WorkerSpec
+from runtime.options import NO_OPTIONS, Options
+from schemas import limits
+from schemas.errors import NotFound, UnsupportedRequest
+
+DEFAULT_CONTEXT: Final = 4096  # Ollama's, where neither the request nor the settings say more
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One name in the catalogue that the runtime can load.
+
+    Attributes:
+        reference: Its name.
+        digest: Of its manifest; two names with one digest are one model.
+        weights: The GGUF file in the blob store.
+        size: Bytes of config and layers.
+        modified: When the name was last set, UTC.
+        facts: What the importer learnt from the GGUF (:class:`registry.gguf.ModelFacts` as JSON).
+        options: Sampling and loading parameters that came with the model.
+        system: System text that came with the model.
+        template: A Jinja template that came with the model and replaces the GGUF's own.
+        messages: Turns that came with the model and precede every conversation.
+        license: Its licence texts or names.
+    """
+
+    reference: Reference
+    digest: Digest
+    weights: Path
+    size: int
+    modified: datetime
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    options: Options = NO_OPTIONS
+    system: str = ""
+    template: str | None = None
+    messages: tuple[Message, ...] = ()
+    license: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
+
+    @property
+    def name(self) -> str:
+        """As Ollama prints it."""
+        return self.reference.shortest
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """``completion``, ``insert``, ``tools``, ``thinking``, ``embedding``, ``vision``."""
+        return tuple(self.facts.get("capabilities") or ("completion",))
+
+    @property
+    def trained_context(self) -> int:
+        """Tokens that the model was trained for; 0 if it does not say."""
+        return int(self.facts.get("context_length") or 0)
+
+    def worker_spec(
+        self, options: Options, *, context: int, parallel: int, threads: int
+    ) -> WorkerSpec:
+        """How a worker loads this model for a request.
+
+        Args:
+            options: The request's; the model's own hold where they are silent.
+            context: Tokens, where neither says; 0 means :data:`DEFAULT_CONTEXT`.
+            parallel: Sequences decoded together.
+            threads: Where neither says.
+        """
+        wanted = options.over(self.options).runner
+        tokens = wanted.get("num_ctx") or context or DEFAULT_CONTEXT
+        if self.trained_context:
+            tokens = min(tokens, self.trained_context)
+        return WorkerSpec(
+            model_path=str(self.weights),
+            context_length=max(tokens, limits.LEAST_CONTEXT_TOKENS),
+            num_parallel=parallel,
+            num_threads=wanted.get("num_thread") or threads,
+            num_batch=wanted.get("num_batch") or WorkerSpec.num_batch,
+            num_gpu=wanted.get("num_gpu", WorkerSpec.num_gpu),
+            template=self.template,
+        )
+
+
+class Models:
+    """Looks models up. Every call touches the disk: run it in a thread, not in the event loop.
+
+    Args:
+        store: The open store; several threads may use it.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def all(self) -> list[Model]:
+        """Every model that can be loaded, the newest first; other artifacts are left out."""
+        records = self._store.catalogue.models()
+        return [model for record in records if (model := self._model(record)) is not None]
+
+    def get(self, reference: Reference) -> Model:
+        """One model.
+
+        Raises:
+            NotFound: No such name.
+            UnsupportedRequest: The name stands for something that is no single GGUF model.
+        """
+        record = self._store.catalogue.resolve(reference)
+        if record is None:
+            raise NotFound(f"model '{reference.shortest}' not found")
+        model = self._model(record)
+        if model is None:
+            raise UnsupportedRequest(
+                f"model '{reference.shortest}' cannot be served",
+                why="it is not a single GGUF file",
+            )
+        return model
+
+    def _model(self, record: ModelRecord) -> Model | None:
+        weights = [x for x in record.manifest.layers if x.media_type == WEIGHT_RAW]
+        if len(weights) != 1:
+            return None
+        facts = record.facts
+        return Model(
+            reference=record.reference,
+            digest=record.descriptor.digest,
+            weights=self._store.blobs.path(weights[0].digest),
+            size=record.size,
+            modified=record.modified,
+            facts=facts,
+            license=facts.get("license") or "",
+        )

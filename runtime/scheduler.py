@@ -1,0 +1,493 @@
+"""Which models are loaded, who waits for them, and how long they stay.
+
+A request takes a :class:`Lease` on a model. It waits its turn in one queue, first come first served
+per model, bounded over all models. A model is loaded once however many ask for it, and stays loaded
+for its keep-alive time after its last request. Everything here runs in one event loop; no state changes
+while another part of this module is half-way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
+from typing import Any, Final, Protocol
+
+from runtime.messages import Event, Job, WorkerReady, WorkerSpec
+from runtime.models import Model
+from schemas import limits
+from schemas.errors import SealiftError, ServerBusy, WorkerFailed
+
+_LOG: Final = logging.getLogger("sealift.scheduler")
+
+
+class RunningWorker(Protocol):
+    """A worker process as the scheduler sees it (:class:`runtime.worker.client.Worker`)."""
+
+    @property
+    def ready(self) -> WorkerReady:
+        """What it reported once its model was loaded."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still take a job."""
+        ...
+
+    def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+        """Run a job; closing the iterator cancels it.
+
+        Raises:
+            WorkerFailed: The process died.
+        """
+        ...
+
+    async def probe(self) -> list[dict[str, Any]]:
+        """Every way out, attempted from inside the worker."""
+        ...
+
+    async def stop(self) -> None:
+        """End the process."""
+        ...
+
+
+StartWorker = Callable[[WorkerSpec], Awaitable[RunningWorker]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The scheduler's settings.
+
+    Attributes:
+        parallel: Requests running at once, per model.
+        models: Models loaded at once.
+        queue: Requests waiting at once, over all models.
+        keep_alive_ms: How long an idle model stays, where no request says; negative: for ever.
+    """
+
+    parallel: int = 1
+    models: int = 3
+    queue: int = 512
+    keep_alive_ms: int = 300_000
+
+    def __post_init__(self) -> None:
+        if min(self.parallel, self.models, self.queue) < 1:
+            raise ValueError("every bound of the scheduler is at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A loaded model, for ``ps``.
+
+    Attributes:
+        model: Under the name that it was loaded by.
+        ready: What its worker reported.
+        expires: When it is unloaded if nobody asks any more, UTC; None: never.
+        running: Requests being answered.
+        waiting: Requests in the queue for it.
+    """
+
+    model: Model
+    ready: WorkerReady
+    expires: datetime | None
+    running: int
+    waiting: int
+
+
+class _State(Enum):
+    LOADING = auto()
+    READY = auto()
+    RETIRING = auto()  # finishes what runs, takes nothing new
+    GONE = auto()  # stopping or dead
+
+
+@dataclass(slots=True, eq=False)
+class _Runner:
+    """One worker, from the moment somebody asked for it."""
+
+    model: Model
+    spec: WorkerSpec
+    keep_alive_ms: int
+    state: _State = _State.LOADING
+    worker: RunningWorker | None = None
+    running: int = 0
+    used: float = 0.0
+    expires: float | None = None  # by the loop's clock
+    timer: asyncio.TimerHandle | None = None
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def key(self) -> str:
+        return str(self.model.digest)
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    """A request that waits for its turn."""
+
+    model: Model
+    spec: WorkerSpec
+    keep_alive_ms: int | None
+    turn: asyncio.Future[_Runner]
+
+    @property
+    def key(self) -> str:
+        return str(self.model.digest)
+
+
+class Lease:
+    """The right to run one job at a time on a loaded model, until the ``async with`` block ends."""
+
+    def __init__(self, runner: _Runner, bury: Callable[[_Runner], None], job_id: int) -> None:
+        if runner.worker is None:
+            raise WorkerFailed("the worker is gone")
+        self._runner = runner
+        self._worker = runner.worker
+        self._bury = bury
+        self.job_id = job_id
+
+    @property
+    def ready(self) -> WorkerReady:
+        """What the model's worker reported when it was loaded."""
+        return self._worker.ready
+
+    async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+        """Run a job and yield its events. Close it (``aclosing``) to cancel the job at once.
+
+        Raises:
+            WorkerFailed: The worker died; the next request starts another one.
+        """
+        try:
+            async with aclosing(self._worker.generate(job)) as events:
+                async for event in events:
+                    yield event
+        except WorkerFailed:
+            self._bury(self._runner)
+            raise
+
+
+class Scheduler:
+    """Hands out leases on models.
+
+    Args:
+        start: Starts a worker; raises a ``SealiftError`` if it cannot.
+        bounds: See :class:`Bounds`.
+    """
+
+    def __init__(self, start: StartWorker, bounds: Bounds) -> None:
+        self._start = start
+        self._bounds = bounds
+        self._runners: dict[str, _Runner] = {}
+        self._queue: list[_Ticket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._jobs = itertools.count(1)
+        self._closing = False
+
+    # -- what requests call ---------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def lease(
+        self, model: Model, spec: WorkerSpec, keep_alive_ms: int | None = None
+    ) -> AsyncIterator[Lease]:
+        """Wait for a turn on a model, loading it first where needed.
+
+        Args:
+            model: Which one.
+            spec: How it must be loaded; a worker loaded otherwise is replaced once it is idle.
+            keep_alive_ms: How long it stays afterwards; None leaves that as it is.
+
+        Raises:
+            ServerBusy: Too many wait already, or the server is stopping.
+            SealiftError: The model could not be loaded.
+        """
+        runner = await self._turn(model, spec, keep_alive_ms)
+        try:
+            yield Lease(runner, self._bury, next(self._jobs))
+        finally:
+            self._release(runner)
+
+    async def unload(self, model: Model) -> bool:
+        """Free a model once its running requests are done; wait until it is.
+
+        Returns:
+            Whether it was loaded.
+        """
+        runner = self._runners.get(str(model.digest))
+        if runner is None:
+            return False
+        runner.keep_alive_ms = 0
+        if runner.state is _State.READY:
+            self._retire(runner)
+        await runner.gone.wait()
+        return True
+
+    def loaded(self) -> list[Loaded]:
+        """Every model in memory, the one that expires last first."""
+        now, loop_now = datetime.now(UTC), asyncio.get_running_loop().time()
+        found = []
+        for runner in self._runners.values():
+            if runner.worker is None or runner.state is _State.GONE:
+                continue
+            expires = self._expiry(runner, loop_now)
+            found.append(
+                Loaded(
+                    model=runner.model,
+                    ready=runner.worker.ready,
+                    expires=None if expires is None else now + timedelta(seconds=expires),
+                    running=runner.running,
+                    waiting=sum(ticket.key == runner.key for ticket in self._queue),
+                )
+            )
+        latest = datetime.max.replace(tzinfo=UTC)
+        return sorted(found, key=lambda entry: entry.expires or latest, reverse=True)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._queue)
+
+    async def probe(self) -> list[tuple[Loaded, list[dict[str, Any]]]]:
+        """Every way out, attempted inside every loaded worker."""
+        entries = self.loaded()
+        workers = [self._runners[str(entry.model.digest)].worker for entry in entries]
+        return [
+            (entry, await worker.probe())
+            for entry, worker in zip(entries, workers, strict=True)
+            if worker is not None
+        ]
+
+    async def close(self) -> None:
+        """Turn everybody in the queue away and end all workers, running or not."""
+        self._closing = True
+        for ticket in self._queue:
+            if not ticket.turn.done():
+                ticket.turn.set_exception(_stopping())
+        self._queue.clear()
+        for runner in list(self._runners.values()):
+            if runner.state is not _State.LOADING:
+                self._stop(runner)
+        for task in list(self._tasks):
+            if task.get_name() == "load":
+                task.cancel()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # -- turns ------------------------------------------------------------------------------------
+
+    async def _turn(self, model: Model, spec: WorkerSpec, keep_alive_ms: int | None) -> _Runner:
+        if self._closing:
+            raise _stopping()
+        loop = asyncio.get_running_loop()
+        ticket = _Ticket(model, spec, keep_alive_ms, loop.create_future())
+        if len(self._queue) >= self._bounds.queue and not self._free_for(ticket):
+            raise ServerBusy("server busy, please try again.  maximum pending requests exceeded")
+        self._queue.append(ticket)
+        self._dispatch()
+        try:
+            return await ticket.turn
+        except asyncio.CancelledError:
+            if ticket in self._queue:
+                self._queue.remove(ticket)
+            elif ticket.turn.done() and not ticket.turn.cancelled() and not ticket.turn.exception():
+                self._release(ticket.turn.result())  # the turn came in the moment of leaving
+            self._dispatch()
+            raise
+
+    def _free_for(self, ticket: _Ticket) -> bool:
+        runner = self._runners.get(ticket.key)
+        return (
+            runner is not None
+            and self._can_run(runner, ticket)
+            and all(other.key != ticket.key for other in self._queue)
+        )
+
+    def _can_run(self, runner: _Runner, ticket: _Ticket) -> bool:
+        return (
+            runner.state is _State.READY
+            and runner.spec == ticket.spec
+            and runner.running < self._bounds.parallel
+        )
+
+    def _dispatch(self) -> None:
+        """Look through the queue in order; grant, load and make room as far as possible now."""
+        if self._closing:
+            return
+        self._drop_dead()
+        ahead: set[str] = set()  # models with a request further ahead that still waits
+        leaving = sum(r.state in (_State.RETIRING, _State.GONE) for r in self._runners.values())
+        for ticket in list(self._queue):
+            if ticket.key in ahead:
+                continue
+            runner = self._runners.get(ticket.key)
+            if runner is not None and self._can_run(runner, ticket):
+                self._queue.remove(ticket)
+                self._grant(runner, ticket)
+                continue
+            if runner is not None:
+                if runner.state is _State.READY and runner.spec != ticket.spec:
+                    self._retire(runner)
+            elif len(self._runners) < self._bounds.models:
+                self._load(ticket)
+            elif leaving > 0:
+                leaving -= 1
+            elif (victim := self._victim(ahead)) is not None:
+                self._retire(victim)
+            ahead.add(ticket.key)
+
+    def _grant(self, runner: _Runner, ticket: _Ticket) -> None:
+        if ticket.turn.done():
+            return  # its request was cancelled just now
+        runner.running += 1
+        runner.used = asyncio.get_running_loop().time()
+        self._disarm(runner)
+        if ticket.keep_alive_ms is not None:
+            runner.keep_alive_ms = ticket.keep_alive_ms
+        ticket.turn.set_result(runner)
+
+    def _release(self, runner: _Runner) -> None:
+        runner.running -= 1
+        self._settle(runner)
+        self._dispatch()
+
+    def _victim(self, ahead: set[str]) -> _Runner | None:
+        """Whom to unload for somebody else; never one that an earlier request waits for.
+
+        Idle before busy, then the shortest keep-alive, then the one unused for longest.
+        """
+        candidates = [
+            r for r in self._runners.values() if r.state is _State.READY and r.key not in ahead
+        ]
+
+        def order(runner: _Runner) -> tuple[bool, float, float]:
+            stay = math.inf if runner.keep_alive_ms < 0 else runner.keep_alive_ms
+            return (runner.running > 0, stay, runner.used)
+
+        return min(candidates, key=order, default=None)
+
+    # -- loading and unloading --------------------------------------------------------------------
+
+    def _load(self, ticket: _Ticket) -> None:
+        keep = ticket.keep_alive_ms
+        runner = _Runner(
+            model=ticket.model,
+            spec=ticket.spec,
+            keep_alive_ms=self._bounds.keep_alive_ms if keep is None else keep,
+        )
+        self._runners[runner.key] = runner
+        self._spawn(self._bring_up(runner), "load")
+
+    async def _bring_up(self, runner: _Runner) -> None:
+        try:
+            worker = await self._start(runner.spec)
+        except SealiftError as error:
+            self._forget(runner)
+            for ticket in [t for t in self._queue if t.key == runner.key and t.spec == runner.spec]:
+                self._queue.remove(ticket)
+                if not ticket.turn.done():
+                    ticket.turn.set_exception(error)
+        except asyncio.CancelledError:
+            self._forget(runner)
+            raise
+        else:
+            runner.worker = worker
+            runner.state = _State.READY
+            runner.used = asyncio.get_running_loop().time()
+            if self._closing:
+                self._stop(runner)
+        self._dispatch()
+        self._settle(runner)
+
+    def _settle(self, runner: _Runner) -> None:
+        """Decide what becomes of a runner that may be idle now."""
+        if runner.running > 0 or runner.state in (_State.LOADING, _State.GONE):
+            return
+        if runner.state is _State.RETIRING or runner.keep_alive_ms == 0:
+            self._stop(runner)
+        elif runner.keep_alive_ms > 0 and runner.timer is None:
+            delay = runner.keep_alive_ms / 1000
+            loop = asyncio.get_running_loop()
+            runner.expires = loop.time() + delay
+            runner.timer = loop.call_later(delay, self._expired, runner)
+
+    def _expired(self, runner: _Runner) -> None:
+        runner.timer = None
+        if runner.state is _State.READY:
+            self._retire(runner)
+
+    def _retire(self, runner: _Runner) -> None:
+        """No new requests; gone once it is idle."""
+        runner.state = _State.RETIRING
+        self._disarm(runner)
+        self._settle(runner)
+
+    def _stop(self, runner: _Runner) -> None:
+        if runner.state is _State.GONE:
+            return
+        runner.state = _State.GONE
+        self._disarm(runner)
+        self._spawn(self._end(runner), "stop")
+
+    async def _end(self, runner: _Runner) -> None:
+        try:
+            if runner.worker is not None:
+                async with asyncio.timeout(limits.SHUTDOWN_SECONDS):
+                    await runner.worker.stop()
+        except TimeoutError:
+            _LOG.warning("the worker of %s does not end", runner.model.name)
+        except SealiftError as error:
+            _LOG.warning("the worker of %s did not end well: %s", runner.model.name, error)
+        finally:
+            self._forget(runner)
+        self._dispatch()
+
+    def _bury(self, runner: _Runner) -> None:
+        """A worker died: whoever comes next gets another one."""
+        if self._runners.get(runner.key) is not runner or runner.state is _State.GONE:
+            return
+        _LOG.error("the worker of %s died", runner.model.name)
+        self._stop(runner)
+        self._forget(runner)
+        self._dispatch()
+
+    def _drop_dead(self) -> None:
+        """Workers that died while nobody used them."""
+        for runner in list(self._runners.values()):
+            dead = runner.worker is not None and not runner.worker.alive
+            if dead and runner.state in (_State.READY, _State.RETIRING) and runner.running == 0:
+                _LOG.error("the worker of %s died while idle", runner.model.name)
+                self._stop(runner)
+                self._forget(runner)
+
+    def _forget(self, runner: _Runner) -> None:
+        runner.state = _State.GONE
+        if self._runners.get(runner.key) is runner:
+            del self._runners[runner.key]
+        runner.gone.set()
+
+    def _disarm(self, runner: _Runner) -> None:
+        if runner.timer is not None:
+            runner.timer.cancel()
+            runner.timer = None
+        runner.expires = None
+
+    @staticmethod
+    def _expiry(runner: _Runner, now: float) -> float | None:
+        """Seconds until it is unloaded; a busy one counts from now."""
+        if runner.expires is not None:
+            return max(runner.expires - now, 0.0)
+        return None if runner.keep_alive_ms < 0 else runner.keep_alive_ms / 1000
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _stopping() -> ServerBusy:
+    return ServerBusy("the server is stopping", hint="Try again once it is up")

@@ -1,0 +1,377 @@
+"""OpenAI's dialect: ``/v1/chat/completions`` and ``/v1/completions``.
+
+Source: the OpenAI API reference (openai-openapi 2.3). Pure: bodies in, requests out; events in,
+bytes out. What this version cannot do is refused, never left out in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from runtime.messages import Chat, Finished, Message, Piece, Role, Text
+from runtime.options import Options, parse_options, parse_stop
+from runtime.server.body import Fields, parse_body
+from runtime.server.requests import INSERT, THINKING, TOOLS, Generation, Timing, parse_model
+from schemas import limits
+from schemas.errors import MalformedDocument, SealiftError, UnsupportedRequest, UsageError
+
+SSE: Final = "text/event-stream"
+DONE: Final = b"data: [DONE]\n\n"
+_ROLES: Final[dict[str, Role]] = {
+    "system": "system",
+    "developer": "system",  # what newer clients call it
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+_EFFORTS: Final = ("minimal", "low", "medium", "high", "xhigh")
+# The same under both names: bounds as in the API reference.
+_NUMBERS: Final = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "frequency_penalty": (-2, 2),
+    "presence_penalty": (-2, 2),
+}
+
+
+# -- requests -----------------------------------------------------------------------------------
+
+
+def parse_chat(body: dict[str, Any]) -> Generation:
+    """``POST /v1/chat/completions``.
+
+    Raises:
+        UsageError: A field is wrong; subclasses tell how.
+        UnsupportedRequest: A field asks for what this version does not do.
+    """
+    fields = Fields(body)
+    name, reference = parse_model(fields.text("model"))
+    _refuse(fields, "functions", "function_call", "audio", "prediction", "web_search_options")
+    if fields.items("modalities") not in ([], ["text"]):
+        raise UnsupportedRequest('"modalities" other than text are not made here')
+    _check_response_format(fields)
+    entries = fields.objects("messages")
+    if not entries:
+        raise UsageError("[] is too short - 'messages'")
+    if len(entries) > limits.MAX_MESSAGES:
+        raise UsageError(f'"messages" has more than {limits.MAX_MESSAGES} entries')
+    tools = _tools(fields)
+    think, needs = _effort(fields)
+    logprobs = fields.flag("logprobs", default=False)
+    top = fields.integer("top_logprobs", 0, limits.TOP_LOGPROBS)
+    if top is not None and not logprobs:
+        raise UsageError('"top_logprobs" needs "logprobs" to be true')
+    return Generation(
+        name=name,
+        reference=reference,
+        prompt=Chat(tuple(_message(entry) for entry in entries), tools=tools),
+        verb="chat",
+        options=_options(fields, logprobs=logprobs, top=top or 0),
+        stream=fields.flag("stream", default=False),
+        needs=frozenset(needs | ({TOOLS} if tools else set())),
+        think=think,
+        include_usage=_include_usage(fields),
+    )
+
+
+def parse_completion(body: dict[str, Any]) -> Generation:
+    """``POST /v1/completions``: the prompt is continued as it stands, without a chat template.
+
+    Raises:
+        UsageError: A field is wrong; subclasses tell how.
+        UnsupportedRequest: A field asks for what this version does not do.
+    """
+    fields = Fields(body)
+    name, reference = parse_model(fields.text("model"))
+    best_of = fields.integer("best_of", 1, limits.CHOICES)
+    if best_of is not None and best_of > 1:
+        raise UnsupportedRequest('"best_of" above 1 is not supported yet')
+    prompt = _prompt(fields.raw("prompt"))
+    suffix = fields.text("suffix") or ""
+    logprobs = fields.integer("logprobs", 0, limits.TOP_LOGPROBS)
+    echo = fields.flag("echo", default=False)
+    if echo and logprobs is not None:
+        raise UnsupportedRequest('"echo" together with "logprobs" is not supported yet')
+    return Generation(
+        name=name,
+        reference=reference,
+        prompt=Text(prompt, special=True, suffix=suffix),
+        verb="generate",
+        options=_options(fields, logprobs=logprobs is not None, top=logprobs or 0),
+        stream=fields.flag("stream", default=False),
+        needs=frozenset({INSERT} if suffix else ()),
+        echo=prompt if echo else "",
+        include_usage=_include_usage(fields),
+        truncate=False,
+    )
+
+
+def _refuse(fields: Fields, *names: str) -> None:
+    for name in names:
+        if fields.raw(name):
+            raise UnsupportedRequest(f'"{name}" is not supported')
+
+
+def _check_response_format(fields: Fields) -> None:
+    table = fields.table("response_format")
+    kind = table.text("type") if table else "text"
+    if kind in ("json_object", "json_schema"):
+        raise UnsupportedRequest("this version cannot hold answers to a format yet")
+    if kind != "text":
+        raise UsageError('"response_format.type" must be text, json_object or json_schema')
+
+
+def _tools(fields: Fields) -> tuple[dict[str, Any], ...]:
+    """The tools that may be called: none where ``tool_choice`` says so."""
+    tools = tuple(tool.value for tool in fields.objects("tools"))
+    choice = fields.raw("tool_choice")
+    if choice == "none":
+        return ()
+    if choice not in (None, "auto") and not tools:
+        raise UsageError('"tool_choice" needs "tools"')
+    return tools
+
+
+def _effort(fields: Fields) -> tuple[bool | None, set[str]]:
+    effort = fields.text("reasoning_effort")
+    if effort is None:
+        return None, set()
+    if effort == "none":
+        return False, set()
+    if effort in _EFFORTS:
+        return True, {THINKING}
+    raise UsageError(f'"reasoning_effort" must be none or one of {", ".join(_EFFORTS)}')
+
+
+def _include_usage(fields: Fields) -> bool:
+    table = fields.table("stream_options")
+    return table is not None and table.flag("include_usage", default=False)
+
+
+def _prompt(value: object) -> str:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, str):
+        return value
+    if value is None:
+        raise UsageError('"prompt" is required')
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        raise UnsupportedRequest("several prompts in one request are not supported yet")
+    if isinstance(value, list) and value:
+        raise UnsupportedRequest("prompts of token ids are not supported")
+    raise UsageError('"prompt" must be a string')
+
+
+def _options(fields: Fields, *, logprobs: bool, top: int) -> Options:
+    choices = fields.integer("n", 1, limits.CHOICES)
+    if choices is not None and choices > 1:
+        raise UnsupportedRequest('"n" above 1 is not supported yet')
+    wanted: dict[str, Any] = {}
+    for name, (low, high) in _NUMBERS.items():
+        number = fields.number(name, low, high)
+        if number is not None:
+            wanted[name] = number
+    most = fields.integer("max_completion_tokens", 1, limits.CONTEXT_TOKENS)
+    older = fields.integer("max_tokens", 1, limits.CONTEXT_TOKENS)
+    if most is not None or older is not None:
+        wanted["num_predict"] = most if most is not None else older
+    seed = fields.integer("seed", -limits.JSON_INTEGER - 1, limits.JSON_INTEGER)
+    if seed is not None:
+        wanted["seed"] = abs(seed)  # a negative seed is a seed here; to Ollama it means "draw one"
+    sampling = dict(parse_options(wanted).sampling)
+    stop = fields.raw("stop")
+    if stop is not None:
+        sampling["stop"] = parse_stop([stop] if isinstance(stop, str) else stop)
+    bias = _logit_bias(fields)
+    if bias:
+        sampling["logit_bias"] = bias
+    if logprobs:
+        sampling.update(logprobs=True, top_logprobs=top)
+    return Options(sampling)
+
+
+def _logit_bias(fields: Fields) -> dict[str, float]:
+    table = fields.table("logit_bias")
+    if table is None:
+        return {}
+    if len(table.value) > limits.LOGIT_BIASES:
+        raise UsageError(f'"logit_bias" has more than {limits.LOGIT_BIASES} entries')
+    result: dict[str, float] = {}
+    for token in table.value:
+        if not (token.isascii() and token.isdecimal() and len(token) <= 9):
+            raise UsageError('"logit_bias" must map token ids to numbers')
+        value = table.number(token, -100, 100)
+        if value:
+            result[str(int(token))] = value
+    return result
+
+
+def _message(fields: Fields) -> Message:
+    role = _ROLES.get(fields.text("role") or "")
+    if role is None:
+        raise UsageError(f'"{fields.name("role")}" must be one of {", ".join(_ROLES)}')
+    return Message(
+        role=role,
+        content=_content(fields),
+        thinking=fields.text("reasoning"),
+        tool_calls=tuple(_tool_call(call) for call in fields.objects("tool_calls")),
+        tool_name=fields.text("name") if role == "tool" else None,
+        tool_call_id=fields.text("tool_call_id"),
+    )
+
+
+def _content(fields: Fields) -> str:
+    if not isinstance(fields.raw("content"), list):
+        return fields.text("content") or ""
+    texts: list[str] = []
+    for part in fields.objects("content"):
+        kind = part.text("type")
+        if kind in ("text", "refusal"):
+            texts.append(part.text(kind) or "")
+        elif kind in ("image_url", "input_audio", "file"):
+            raise UnsupportedRequest(f'message parts of type "{kind}" are not taken yet')
+        else:
+            raise UsageError(f'"{part.name("type")}" is not a type of message part')
+    return "\n".join(texts)
+
+
+def _tool_call(fields: Fields) -> dict[str, Any]:
+    function = fields.table("function")
+    name = function.text("name") if function else None
+    if function is None or not name:
+        raise UsageError(f'"{fields.name("function.name")}" is missing')
+    text = function.text("arguments") or "{}"
+    try:
+        arguments = parse_body(text.encode("utf-8"))
+    except (UsageError, MalformedDocument):
+        raise UsageError(
+            f'"{function.name("arguments")}" is not a JSON object in a string'
+        ) from None
+    return {"function": {"name": name, "arguments": arguments}}
+
+
+# -- answers ------------------------------------------------------------------------------------
+
+
+def error_document(error: SealiftError) -> dict[str, Any]:
+    """OpenAI's error object."""
+    status = error.http_status
+    kinds = {404: "not_found_error", 499: "api_error"}
+    kind = kinds.get(status, "invalid_request_error" if 400 <= status < 500 else "api_error")
+    return {
+        "error": {"message": error.line(), "type": kind, "param": None, "code": error.code},
+    }
+
+
+class OpenAIAnswer:
+    """Answers of both endpoints (:class:`runtime.server.requests.Answer`).
+
+    Args:
+        request: What is being answered.
+        chat: Whether the answer is a message.
+        answer_id: Unique; repeated in every chunk.
+        created: Seconds since 1970; likewise.
+    """
+
+    stream_type = SSE
+
+    def __init__(self, request: Generation, *, chat: bool, answer_id: str, created: int) -> None:
+        self._request = request
+        self._chat = chat
+        self._common = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{answer_id}",
+            "object": "",
+            "created": created,
+            "model": request.name,
+            "system_fingerprint": "fp_sealift",
+        }
+        self._offset = len(request.echo)
+        stream = "chat.completion.chunk" if chat else "text_completion"
+        self._stream = {**self._common, "object": stream}
+        # Every chunk is this, one choice, and an end: put together by hand, once per token.
+        self._head = _dumps(self._stream)[:-1] + ',"choices":['
+        self._tail = '],"usage":null}\n\n' if request.include_usage else "]}\n\n"
+        self._text = '{"index":0,"delta":{"content":' if chat else '{"index":0,"text":'
+
+    def opening(self) -> bytes:
+        """The role, or the echoed prompt."""
+        if self._chat:
+            delta = {"role": "assistant", "content": ""}
+            return self._chunk(_dumps({"index": 0, "delta": delta, "finish_reason": None}))
+        if self._request.echo:
+            return self.piece(Piece(0, self._request.echo))
+        return b""
+
+    def piece(self, piece: Piece) -> bytes:
+        """One chunk."""
+        text = json.dumps(piece.text, ensure_ascii=False)
+        shut = "}" if self._chat else ""
+        logprobs = f'"logprobs":{_dumps(self._logprobs([piece]))},' if piece.logprobs else ""
+        return self._chunk(f'{self._text}{text}{shut},{logprobs}"finish_reason":null}}')
+
+    def closing(self, finished: Finished, timing: Timing) -> bytes:  # noqa: ARG002 - interface
+        """The reason, the token counts if asked for, and the end mark."""
+        empty: dict[str, Any] = {"delta": {}} if self._chat else {"text": ""}
+        last = {"index": 0, **empty, "finish_reason": _reason(finished)}
+        parts = [self._chunk(_dumps(last))]
+        if self._request.include_usage:
+            usage = {**self._stream, "choices": [], "usage": _usage(finished)}
+            parts.append(f"data: {_dumps(usage)}\n\n".encode("utf-8", "replace"))
+        return b"".join((*parts, DONE))
+
+    def broken(self, error: SealiftError) -> bytes:
+        """The error, and no end mark: what went before is not a complete answer."""
+        return f"data: {_dumps(error_document(error))}\n\n".encode("utf-8", "replace")
+
+    def whole(self, pieces: list[Piece], finished: Finished, timing: Timing) -> bytes:  # noqa: ARG002
+        """The answer in one document."""
+        text = "".join(piece.text for piece in pieces)
+        choice: dict[str, Any] = {"index": 0}
+        if self._chat:
+            choice["message"] = {"role": "assistant", "content": text}
+        else:
+            choice["text"] = self._request.echo + text
+        wanted = self._request.options.sampling.get("logprobs", False)
+        choice["logprobs"] = self._logprobs(pieces) if wanted else None
+        choice["finish_reason"] = _reason(finished)
+        kind = "chat.completion" if self._chat else "text_completion"
+        document = {**self._common, "object": kind, "choices": [choice], "usage": _usage(finished)}
+        return _dumps(document).encode("utf-8", "replace")
+
+    def _chunk(self, choice: str) -> bytes:
+        return f"data: {self._head}{choice}{self._tail}".encode("utf-8", "replace")
+
+    def _logprobs(self, pieces: list[Piece]) -> dict[str, Any]:
+        entries = [entry for piece in pieces for entry in piece.logprobs]
+        if self._chat:
+            return {"content": [{"top_logprobs": [], **entry} for entry in entries]}
+        offsets: list[int] = []
+        for entry in entries:
+            offsets.append(self._offset)
+            self._offset += len(str(entry.get("token", "")))
+        return {
+            "tokens": [entry.get("token") for entry in entries],
+            "token_logprobs": [entry.get("logprob") for entry in entries],
+            "top_logprobs": [
+                {top["token"]: top["logprob"] for top in entry.get("top_logprobs", ())}
+                for entry in entries
+            ],
+            "text_offset": offsets,
+        }
+
+
+def _reason(finished: Finished) -> str:
+    return "length" if finished.reason == "length" else "stop"
+
+
+def _usage(finished: Finished) -> dict[str, int]:
+    return {
+        "prompt_tokens": finished.prompt_tokens,
+        "completion_tokens": finished.output_tokens,
+        "total_tokens": finished.prompt_tokens + finished.output_tokens,
+    }
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

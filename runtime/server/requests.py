@@ -1,0 +1,192 @@
+"""What every dialect's request comes down to, and what every dialect's answer offers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from registry.reference import Reference
+from runtime.messages import Chat, Finished, Job, Message, Piece, Text
+from runtime.models import Model
+from runtime.options import NO_OPTIONS, Options
+from schemas.errors import InvalidName, SealiftError, UnsupportedRequest, UsageError
+
+COMPLETION: Final = "completion"
+INSERT: Final = "insert"
+THINKING: Final = "thinking"
+TOOLS: Final = "tools"
+
+# A Go template's actions: a field, a variable or one of its keywords. None of them is Jinja.
+_GO_TEMPLATE: Final = re.compile(
+    r"\{\{-?\s*(?:\.|\$|(?:if|range|with|end|else|template|define|block)\b)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One request for text, whatever dialect it came in.
+
+    Attributes:
+        name: The model's name as the client wrote it; answers repeat it.
+        reference: The same, parsed.
+        prompt: What to continue; None only loads the model, or unloads it.
+        verb: For the message about a model that cannot: ``chat`` or ``generate``.
+        options: What the request sets; the model's parameters fill the rest.
+        stream: Whether the answer comes in pieces.
+        keep_alive_ms: How long the model stays loaded afterwards; None leaves that to the settings.
+        needs: Capabilities that the request asks for beside ``completion``.
+        think: None if the request does not say.
+        want_context: Whether the answer carries the token ids.
+        truncate: Whether an over-long conversation may lose its oldest messages.
+        echo: Text to repeat before the answer (``/v1/completions``).
+        include_usage: Whether a stream ends with token counts (``stream_options``).
+    """
+
+    name: str
+    reference: Reference
+    prompt: Chat | Text | None
+    verb: str
+    options: Options = NO_OPTIONS
+    stream: bool = True
+    keep_alive_ms: int | None = None
+    needs: frozenset[str] = frozenset()
+    think: bool | None = None
+    want_context: bool = False
+    truncate: bool = True
+    echo: str = ""
+    include_usage: bool = False
+
+    @property
+    def unloads(self) -> bool:
+        """Whether this asks to free the model: nothing to do, and no time to stay."""
+        return self.prompt is None and self.keep_alive_ms == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What an answer tells about time, in nanoseconds.
+
+    Attributes:
+        total_ns: Since the request arrived.
+        load_ns: Of this, until the model was there and its turn had come.
+    """
+
+    total_ns: int
+    load_ns: int
+
+
+class Answer(Protocol):
+    """Events in, bytes of one dialect out. Pure: no sockets, no clock but the one it was given."""
+
+    stream_type: str
+    """Content type of a streamed answer."""
+
+    def opening(self) -> bytes:
+        """What a stream begins with; may be empty."""
+        ...
+
+    def piece(self, piece: Piece) -> bytes:
+        """One piece of a stream."""
+        ...
+
+    def closing(self, finished: Finished, timing: Timing) -> bytes:
+        """What a complete stream ends with."""
+        ...
+
+    def broken(self, error: SealiftError) -> bytes:
+        """What a stream ends with that could not be completed."""
+        ...
+
+    def whole(self, pieces: list[Piece], finished: Finished, timing: Timing) -> bytes:
+        """The answer in one document."""
+        ...
+
+
+def parse_model(name: str | None) -> tuple[str, Reference]:
+    """A request's model name, and what it refers to.
+
+    Raises:
+        UsageError: There is none.
+        InvalidName: It does not parse.
+    """
+    if not name:
+        raise UsageError("model is required")
+    try:
+        return name, Reference.from_user(name).local
+    except InvalidName:
+        raise InvalidName("invalid model name") from None
+
+
+def check_template(template: str | None) -> str | None:
+    """A chat template sent with a request.
+
+    Raises:
+        UnsupportedRequest: It is a Go template.
+    """
+    if template and _GO_TEMPLATE.search(template):
+        raise UnsupportedRequest(
+            "this template is a Go template",
+            why="templates are Jinja here, as in the model files themselves",
+        )
+    return template or None
+
+
+def check_capabilities(request: Generation, model: Model) -> None:
+    """Refuse what the model or this build cannot do, rather than answer something else.
+
+    Raises:
+        UnsupportedRequest: With Ollama's words where it has some.
+    """
+    if COMPLETION not in model.capabilities:
+        raise UnsupportedRequest(f'"{request.name}" does not support {request.verb}')
+    for need in sorted(request.needs):
+        if need not in model.capabilities:
+            raise UnsupportedRequest(f'"{request.name}" does not support {need}')
+    if TOOLS in request.needs:
+        raise UnsupportedRequest("this version does not read tool calls out of answers yet")
+    if request.think is not None and THINKING in model.capabilities:
+        raise UnsupportedRequest(
+            "this version cannot turn thinking on or off yet",
+            hint="Leave it unset; the thinking is then part of the text",
+        )
+
+
+def make_job(request: Generation, model: Model, job_id: int) -> Job:
+    """The job for the engine: the request, with the model's own settings where it is silent.
+
+    Raises:
+        UnsupportedRequest: As :func:`check_capabilities`.
+    """
+    check_capabilities(request, model)
+    prompt = request.prompt
+    if prompt is None:
+        raise UsageError("there is no prompt")
+    if isinstance(prompt, Chat):
+        prompt = replace(
+            prompt,
+            messages=_with_model_messages(prompt, model),
+            template=prompt.template or model.template,
+        )
+    return Job(
+        id=job_id,
+        prompt=prompt,
+        sampling=request.options.over(model.options).make_sampling(),
+        want_context=request.want_context,
+        truncate=request.truncate,
+    )
+
+
+def _with_model_messages(chat: Chat, model: Model) -> tuple[Message, ...]:
+    """As Ollama: the model's system text unless the conversation brings one, then its messages."""
+    if chat.context:
+        return chat.messages  # a conversation that goes on: the earlier turns have them already
+    own = model.messages
+    has_system = bool(chat.messages) and chat.messages[0].role == "system"
+    if not model.system or has_system:
+        return (
+            (*own, *chat.messages)
+            if not has_system
+            else (chat.messages[0], *own, *chat.messages[1:])
+        )
+    return (Message("system", model.system), *own, *chat.messages)
