@@ -65,7 +65,7 @@ def application(home: Path, channel: socket.socket) -> web.Application:
         return web.Response(text=await asyncio.to_thread(threads))
 
     async def handed_in(_: web.Request) -> web.Response:
-        _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
+        descriptors = socket.recv_fds(channel, 1, 1)[1]
         with socket.socket(fileno=descriptors[0]) as worker:
             worker.setblocking(False)
             return web.Response(body=await asyncio.get_running_loop().sock_recv(worker, 100))
