@@ -1,7 +1,7 @@
 """JSON for documents that an attacker may have written.
 
-Stricter than RFC 8259 where parsers differ: no duplicate keys, no floats, no NaN or Infinity, no lone
-surrogates; bounded size, depth and integers. The bytes that were hashed are the bytes that are parsed.
+Stricter than RFC 8259 where parsers differ: no duplicate keys, no floats, no NaN or Infinity, no
+lone surrogates; bounded size, depth and integers. What was hashed is what is parsed.
 """
 
 from __future__ import annotations

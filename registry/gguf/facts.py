@@ -1,6 +1,6 @@
 """What people and other formats want to know of a model, from its checked header.
 
-Everything here is a pure function of the header. Names and licences are free text by whoever made
+Everything here is a pure function of the header. Names and licenses are free text by whoever made
 the file: they come out as one bounded line of printable characters, safe to show.
 """
 
@@ -42,7 +42,7 @@ class ModelFacts:
         context_length: Tokens, or None where the file does not say.
         embedding_length: Width of the hidden state, or None.
         block_count: Number of layers, or None.
-        licence: ``general.license``, or empty.
+        license: ``general.license``, or empty.
         languages: ``general.languages``.
         capabilities: As Ollama lists them: ``completion`` or ``embedding``, then ``tools`` and
             ``thinking`` as far as the chat template speaks of them.
@@ -59,7 +59,7 @@ class ModelFacts:
     context_length: int | None
     embedding_length: int | None
     block_count: int | None
-    licence: str
+    license: str
     languages: tuple[str, ...]
     capabilities: tuple[str, ...]
     chat_template_sha256: str | None
@@ -80,7 +80,7 @@ def model_facts(header: GGUFHeader) -> ModelFacts:
         context_length=header.context_length,
         embedding_length=header.embedding_length,
         block_count=header.block_count,
-        licence=one_line(header.licence),
+        license=one_line(header.license),
         languages=tuple(one_line(x) for x in header.strings("general.languages")[:_LANGUAGES]),
         capabilities=_capabilities(header),
         chat_template_sha256=digest,

@@ -165,7 +165,7 @@ class GGUFHeader:
         return self.text("general.size_label")
 
     @property
-    def licence(self) -> str | None:
+    def license(self) -> str | None:
         """``general.license``: an identifier as model hubs use them, or free text."""
         return self.text("general.license")
 

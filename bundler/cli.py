@@ -1,0 +1,212 @@
+"""The ``bundle`` command, also ``sealift bundle``: verbs parse, call one function, render."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from schemas.cli import JsonFlag, Output, QuietFlag, new_app, run
+
+app = new_app("Carry AI models across an air gap, and prove what arrived.")
+keys = new_app("Keys of the connected side, which sign what goes into bundles.")
+trust = new_app("Publishers that the isolated side trusts, by the fingerprint of their root.")
+app.add_typer(keys, name="keys")
+app.add_typer(trust, name="trust")
+
+PassphraseFile = Annotated[
+    Optional[Path],  # noqa: UP045 - Typer evaluates it
+    typer.Option(
+        "--passphrase-file",
+        envvar="SEALIFT_PASSPHRASE_FILE",
+        metavar="FILE",
+        help="Its first line opens the private keys; asked for on a terminal if not given.",
+    ),
+]
+Publisher = Annotated[
+    Optional[str],  # noqa: UP045 - Typer evaluates it
+    typer.Option("--publisher", metavar="NAME", help="Trust only this pinned publisher for it."),
+]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle file.")]
+
+
+def main() -> int:
+    """Entry point of the ``bundle`` script."""
+    return run(app, name="bundle")
+
+
+@app.command()
+def create(
+    sources: Annotated[list[str], typer.Argument(metavar="MODEL…", help="GGUF files.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The bundle.")],
+    name: Annotated[
+        Optional[list[str]],  # noqa: UP045 - Typer evaluates it
+        typer.Option("--name", "-n", metavar="NAME", help="One per model, in the same order."),
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace the output.")] = False,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Sign models and write them into one bundle file."""
+    from bundler import connected, render
+    from bundler.passphrase import read_passphrase
+    from schemas.settings import load
+
+    out = Output(json=json, quiet=quiet)
+    with out.progress() as meter:
+        created = connected.create(
+            load().home,
+            sources,
+            name or [],
+            output,
+            passphrase=lambda: read_passphrase(passphrase_file),
+            overwrite=force,
+            progress=meter,
+        )
+    render.created(out, created)
+
+
+@app.command("import")
+def import_(
+    bundle: BundlePath,
+    publisher: Publisher = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Verify a bundle wholly, then install its models."""
+    from bundler import isolated, render
+    from schemas.settings import load
+
+    out = Output(json=json, quiet=quiet)
+    with out.progress() as meter:
+        imported = isolated.import_file(load().home, bundle, publisher, meter)
+    render.imported(out, imported)
+
+
+@app.command()
+def verify(
+    bundle: BundlePath,
+    publisher: Publisher = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Run every check that an import runs, and install nothing."""
+    from bundler import isolated, render
+    from schemas.settings import load
+
+    out = Output(json=json, quiet=quiet)
+    with out.progress() as meter:
+        verified = isolated.verify_file(load().home, bundle, publisher, meter)
+    render.verified(out, verified)
+
+
+@keys.command("init")
+def keys_init(
+    name: Annotated[str, typer.Option(help="The publisher's name, for people.")] = "publisher",
+    namespace: Annotated[
+        Optional[list[str]],  # noqa: UP045 - Typer evaluates it
+        typer.Option(help="Namespaces to sign for; may be repeated. [default: library]"),
+    ] = None,
+    key_type: Annotated[str, typer.Option(help="ecdsa-p256, or ed25519.")] = "ecdsa-p256",
+    passphrase_file: PassphraseFile = None,
+    json: JsonFlag = False,
+) -> None:
+    """Make the keys and the root that isolated sites will pin."""
+    from bundler import connected, render
+    from bundler.passphrase import new_passphrase
+    from schemas.settings import load
+
+    publisher = connected.init(
+        load().home,
+        name,
+        namespace or ["library"],
+        key_type,
+        lambda: new_passphrase(passphrase_file),
+    )
+    render.publisher(Output(json=json), publisher)
+
+
+@keys.command("show")
+def keys_show(json: JsonFlag = False) -> None:
+    """Show the root's place and fingerprint, and what may be signed."""
+    from bundler import connected, render
+    from schemas.settings import load
+
+    render.publisher(Output(json=json), connected.open_publisher(load().home))
+
+
+@keys.command("root")
+def keys_root(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to.")],
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace the output.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Write the root that isolated sites pin with `bundle trust init`."""
+    from bundler import connected, render
+    from schemas.settings import load
+
+    publisher = connected.export_root(load().home, output, overwrite=force)
+    render.exported_root(Output(json=json), publisher, output)
+
+
+@keys.command("add-namespace")
+def keys_add_namespace(
+    namespace: Annotated[str, typer.Argument(help="As in NAMESPACE/model:tag.")],
+    passphrase_file: PassphraseFile = None,
+    json: JsonFlag = False,
+) -> None:
+    """Make a key for another namespace."""
+    from bundler import connected, render
+    from bundler.passphrase import read_passphrase
+    from schemas.settings import load
+
+    publisher = connected.open_publisher(load().home)
+    publisher.add_namespace(namespace, read_passphrase(passphrase_file))
+    render.publisher(Output(json=json), publisher)
+
+
+@trust.command("init")
+def trust_init(
+    root: Annotated[Path, typer.Option(metavar="FILE", help="The publisher's root.json.")],
+    fingerprint: Annotated[
+        str, typer.Option(metavar="SHA256", help="From paper or telephone, not from the stick.")
+    ],
+    name: Annotated[str, typer.Option(help="What to call it here.")] = "publisher",
+    json: JsonFlag = False,
+) -> None:
+    """Pin a publisher's root: from now on its bundles are believed here."""
+    from bundler import isolated, render
+    from schemas.settings import load
+
+    render.anchor(Output(json=json), isolated.pin(load().home, root, fingerprint, name))
+
+
+@trust.command("show")
+def trust_show(
+    name: Annotated[Optional[str], typer.Argument(help="Only this one.")] = None,  # noqa: UP045
+    json: JsonFlag = False,
+) -> None:
+    """Show which publishers are trusted, and how fresh what they said last is."""
+    from bundler import isolated, render
+    from schemas.settings import load
+
+    render.anchors(Output(json=json), isolated.anchors(load().home, name))
+
+
+trust.command("list", hidden=True)(trust_show)
+
+
+@trust.command("remove")
+def trust_remove(
+    name: Annotated[str, typer.Argument(help="As `bundle trust show` lists it.")],
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be forgotten.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Stop trusting a publisher. Installed models stay."""
+    from bundler import isolated, render
+    from schemas.settings import load
+
+    state = isolated.unpin(load().home, name, dry_run=dry_run)
+    render.unpinned(Output(json=json), state, dry_run=dry_run)

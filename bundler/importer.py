@@ -1,0 +1,344 @@
+"""``bundle import`` and ``bundle verify``: believe nothing before it is verified.
+
+One pass over the archive, each byte read once. The checks, in order:
+
+1. the first member is an OCI layout: else this is no bundle
+2. the trust metadata leads from a pinned root to a fresh, complete, not older snapshot
+3. the descriptor is the one that was signed
+4. every model's manifest is the one that its publisher signed
+5. every header, name, size and order is what the descriptor predicts; so is ``index.json``
+6. the archive carries the closure of its models, nothing more and nothing less
+7. every blob is what its digest says
+8. every weight file may reach an engine
+9. the archive ends where it should
+
+Until all nine hold, bytes lie in a staging area of their own. Then the blobs move into the store,
+and ONE transaction brings models, trusted metadata, clock floor, receipt and audit entry. A crash
+leaves the state before or the state after, and perhaps blobs that nobody refers to, which garbage
+collection takes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from itertools import zip_longest
+from typing import Any, BinaryIO, Final
+
+from bundler.archive import layout
+from bundler.archive.reader import ArchiveReader
+from bundler.descriptor import BundleDescriptor, BundledModel, Member, closure
+from bundler.records import receipt
+from bundler.sinks import BlobSink, Discard, Staging
+from bundler.trust.names import BUNDLE_TARGET, model_target
+from bundler.trust.verifier import VerifiedTrust, choose_anchor, verify_bundle_trust
+from registry import oci
+from registry.digest import Digest
+from registry.gguf import model_facts
+from registry.oci import Manifest
+from registry.records import TrustState
+from registry.staging import StagingArea
+from registry.store import Store
+from schemas import documents, limits
+from schemas.documents import Kind
+from schemas.errors import (
+    ContentMismatch,
+    MalformedArchive,
+    MalformedDocument,
+    OutsideClosure,
+    StoreBusy,
+    TrustMissing,
+)
+from schemas.render import Meter
+
+_TRUST_OR_DESCRIPTOR: Final = re.compile(
+    f"(?:{re.escape(layout.TRUST_FOLDER)}{layout.TRUST_NAME.pattern}"
+    f"|{re.escape(layout.DESCRIPTOR_NAME)})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedModel:
+    """One model that passed every check.
+
+    Attributes:
+        bundled: Its name and manifest descriptor.
+        manifest: Parsed from the signed bytes.
+        signer: The TUF role that signed for it.
+        facts: What its weight file's header says.
+    """
+
+    bundled: BundledModel
+    manifest: Manifest
+    signer: str
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a bundle turned out to hold.
+
+    Attributes:
+        descriptor: The signed description.
+        models: In the descriptor's order.
+        trust: Whom it rests on.
+        trusted_before: The state that the checks started from.
+        size: Of the archive, in bytes.
+    """
+
+    descriptor: BundleDescriptor
+    models: tuple[VerifiedModel, ...]
+    trust: VerifiedTrust
+    trusted_before: TrustState
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import did.
+
+    Attributes:
+        verified: What was believed, and why.
+        receipt: The document that was recorded.
+    """
+
+    verified: Verified
+    receipt: dict[str, Any]
+
+
+def verify_bundle(
+    store: Store, source: BinaryIO, *, anchor: str | None, now: datetime, progress: Meter
+) -> Verified:
+    """Run all checks and install nothing.
+
+    Args:
+        store: Whose pinned roots decide.
+        source: The bundle: a regular file, opened unbuffered, at its start.
+        anchor: Name of the pinned root to use; None takes the one that fits.
+        now: The clock.
+        progress: Told of each blob's bytes.
+
+    Raises:
+        ContentError, TrustError: It is not what it claims to be, or not to be believed.
+        EnvironmentFault: This machine cannot read it.
+    """
+    return _check(store, source, Discard(source), anchor=anchor, now=now, progress=progress)
+
+
+def import_bundle(
+    store: Store, source: BinaryIO, *, anchor: str | None, now: datetime, progress: Meter
+) -> Imported:
+    """Run all checks, then install the models; the module's description gives the order.
+
+    Args:
+        store: Where to, and whose pinned roots decide.
+        source: The bundle, opened unbuffered, at its start; a pipe will do.
+        anchor: Name of the pinned root to use; None takes the one that fits.
+        now: The clock.
+        progress: Told of each blob's bytes.
+
+    Raises:
+        ContentError, TrustError, EnvironmentFault: As :func:`verify_bundle`; nothing changed.
+        StoreBusy: Another process is changing the store.
+    """
+    with store.blobs.stage("import") as area:
+        sink = Staging(store.blobs, area)
+        verified = _check(store, source, sink, anchor=anchor, now=now, progress=progress)
+        with store.lock():
+            return _install(store, area, sink, verified, now)
+
+
+def _check(
+    store: Store,
+    source: BinaryIO,
+    sink: BlobSink,
+    *,
+    anchor: str | None,
+    now: datetime,
+    progress: Meter,
+) -> Verified:
+    reader = ArchiveReader(source)
+    reader.open_first(layout.LAYOUT_NAME, oci.LAYOUT_FILE)
+    trust_files, descriptor_bytes = _read_head(reader)
+    state = _state(store, trust_files, anchor)
+    trust = verify_bundle_trust(state, trust_files, now=now, floor=store.catalogue.clock_floor())
+    _compare_target(trust, BUNDLE_TARGET, Digest.of(descriptor_bytes), len(descriptor_bytes))
+    descriptor = BundleDescriptor.from_bytes(descriptor_bytes)
+    signers = [_signer(trust, model) for model in descriptor.models]
+    _read_index(reader, descriptor)
+    sink.reserve(sum(member.size for member in descriptor.contents))
+    manifests = _read_manifests(reader, sink, descriptor)
+    rest = _compare_closure(descriptor, manifests)
+    for member in rest:
+        _read_blob(reader, sink, member, manifests, progress)
+    facts = [_inspect(manifest, sink) for manifest in manifests]
+    reader.finish()
+    models = zip(descriptor.models, manifests, signers, facts, strict=True)
+    verified = tuple(VerifiedModel(*fields) for fields in models)
+    return Verified(descriptor, verified, trust, state, reader.position)
+
+
+def _read_head(reader: ArchiveReader) -> tuple[dict[str, bytes], bytes]:
+    """Trust files by name, and the descriptor: bounded, held in memory, not yet believed."""
+    files: dict[str, bytes] = {}
+    total = 0
+    while True:
+        name, data = reader.next_small(_TRUST_OR_DESCRIPTOR, limits.DESCRIPTOR_BYTES)
+        if name == layout.DESCRIPTOR_NAME:
+            return files, data
+        name = name.removeprefix(layout.TRUST_FOLDER)
+        if name in files:
+            raise MalformedArchive(f"the bundle has the trust file {name} twice")
+        files[name] = data
+        total += len(data)
+        if len(files) > limits.TRUST_MEMBERS or total > limits.TRUST_TOTAL_BYTES:
+            raise MalformedArchive("the bundle has too much trust metadata")
+
+
+def _state(store: Store, trust_files: dict[str, bytes], name: str | None) -> TrustState:
+    """The trusted state that the bundle's metadata must continue."""
+    names = [anchor.name for anchor in store.catalogue.anchors()]
+    if name is not None and name not in names:
+        raise TrustMissing(f"no publisher {name!r} is trusted here", why=", ".join(names))
+    chosen = names if name is None else [name]
+    states = [state for each in chosen if (state := store.catalogue.trust(each)) is not None]
+    return choose_anchor(states, trust_files)
+
+
+def _compare_target(trust: VerifiedTrust, path: str, digest: Digest, size: int) -> str:
+    """See that a signed target has these bytes; return the role that signed it."""
+    target = trust.target(path)
+    if (target.digest, target.size) != (digest, size):
+        raise OutsideClosure(
+            f"{path} is not the file that was signed",
+            why=f"{digest.short} of {size} bytes, signed was {target.digest.short}",
+            hint="Get the bundle again from its publisher",
+        )
+    return target.role
+
+
+def _signer(trust: VerifiedTrust, model: BundledModel) -> str:
+    if model.target != model_target(model.reference):
+        raise OutsideClosure(
+            f"{model.reference} points to another model's signature", why=model.target
+        )
+    return _compare_target(trust, model.target, model.manifest.digest, model.manifest.size)
+
+
+def _read_index(reader: ArchiveReader, descriptor: BundleDescriptor) -> None:
+    expected = descriptor.index()
+    if reader.expect_small(layout.INDEX_NAME, len(expected)) != expected:
+        raise MalformedArchive(
+            "index.json is not what the signed descriptor says",
+            hint="Copy the bundle again from its source, and compare",
+        )
+
+
+def _read_manifests(
+    reader: ArchiveReader, sink: BlobSink, descriptor: BundleDescriptor
+) -> list[Manifest]:
+    """The signed manifests stand first in the contents, in the models' order, each once."""
+    wanted = list(dict.fromkeys(model.manifest for model in descriptor.models))
+    found: dict[Digest, Manifest] = {}
+    for item, member in zip_longest(wanted, descriptor.contents[: len(wanted)]):
+        if member is None or (item.digest, item.size) != (member.digest, member.size):
+            raise MalformedArchive("the bundle's contents do not begin with its manifests")
+        data = _read_small(reader, member, limits.MANIFEST_BYTES)
+        found[item.digest] = Manifest.parse(data, media_type=item.media_type)
+        sink.add_small(data)
+    return [found[model.manifest.digest] for model in descriptor.models]
+
+
+def _compare_closure(
+    descriptor: BundleDescriptor, manifests: Sequence[Manifest]
+) -> tuple[Member, ...]:
+    """See that the contents are the models' closure, exactly; return what follows the manifests."""
+    pairs = zip((model.manifest for model in descriptor.models), manifests, strict=True)
+    wanted = closure(pairs)
+    if extra := set(descriptor.contents) - set(wanted):
+        raise OutsideClosure(
+            f"the bundle carries blob {min(extra, key=str).digest.short} that belongs to no model",
+            hint="Get the bundle again from its publisher",
+        )
+    if descriptor.contents != wanted:
+        raise OutsideClosure(
+            "the bundle does not carry all that its models consist of",
+            hint="Get the bundle again from its publisher",
+        )
+    return descriptor.contents[len({model.manifest.digest for model in descriptor.models}) :]
+
+
+def _read_blob(
+    reader: ArchiveReader,
+    sink: BlobSink,
+    member: Member,
+    manifests: Sequence[Manifest],
+    progress: Meter,
+) -> None:
+    if any(member.digest == manifest.config.digest for manifest in manifests):
+        data = _read_small(reader, member, limits.CONFIG_BYTES)
+        documents.load(Kind.MODEL_CONFIG, data)
+        sink.add_small(data)
+        return
+    progress.begin(f"blob {member.digest.short}", member.size)
+    stream = reader.expect_blob(member.name, member.size)
+    sink.add_large(stream, member, progress)
+    reader.end_blob(stream)
+
+
+def _read_small(reader: ArchiveReader, member: Member, max_bytes: int) -> bytes:
+    if member.size > max_bytes:
+        raise MalformedArchive(f"{member.name} is too large", why=f"{member.size} > {max_bytes}")
+    data = reader.expect_small(member.name, member.size)
+    if Digest.of(data) != member.digest:
+        raise ContentMismatch(
+            f"{member.name} has other bytes than its name says",
+            hint="Copy the bundle again from its source, and compare",
+        )
+    return data
+
+
+def _inspect(manifest: Manifest, sink: BlobSink) -> dict[str, Any]:
+    """Facts of a model, from the one weight file that it must have."""
+    if manifest.artifact_type != oci.MODEL_ARTIFACT:
+        raise MalformedDocument("a manifest in the bundle is no model", why="its artifactType")
+    weights = [layer for layer in manifest.layers if layer.media_type == oci.WEIGHT_RAW]
+    if len(weights) != 1:
+        raise MalformedDocument(f"a model has {len(weights)} weight files where one is supported")
+    header = sink.header(Member(weights[0].digest, weights[0].size))
+    return asdict(model_facts(header))
+
+
+def _refuse_race(store: Store, trusted_before: TrustState) -> None:
+    """Another import under the same anchor may have finished while this one verified."""
+    if store.catalogue.trust(trusted_before.anchor) != trusted_before:
+        raise StoreBusy(
+            "another import changed what this site trusts meanwhile", hint="Run it again"
+        )
+
+
+def _install(
+    store: Store, area: StagingArea, sink: Staging, verified: Verified, now: datetime
+) -> Imported:
+    """Blobs first, then everything else in one transaction."""
+    _refuse_race(store, verified.trusted_before)
+    record = receipt(verified, sink, area.bytes_added, now)
+    area.install()
+    with store.catalogue.transaction() as tx:
+        for model in verified.models:
+            for blob in (model.bundled.manifest, *model.manifest.blobs):
+                tx.put_blob(blob)
+            reference = model.bundled.reference
+            tx.put_manifest(
+                reference.repository, model.bundled.manifest, model.manifest, model.facts
+            )
+            tx.set_tag(reference, model.bundled.manifest.digest)
+        tx.set_trust(verified.trust.new_state.anchor, verified.trust.new_state)
+        tx.set_clock_floor(verified.trust.reference_time)
+        tx.add_receipt(record["id"], documents.dump(Kind.RECEIPT, record))
+        tx.add_audit_event(
+            store.audit_event("import", record["bundle"]["id"], {"receipt": record["id"]})
+        )
+    return Imported(verified, record)

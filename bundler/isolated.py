@@ -1,0 +1,126 @@
+"""What the commands of the isolated side do, behind one function each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.clock import now
+from bundler.importer import Imported, Verified, import_bundle, verify_bundle
+from bundler.sources.local import open_regular
+from bundler.trust.verifier import pin_root
+from registry.digest import Digest
+from registry.records import Anchor
+from registry.store import Store
+from schemas import limits, strictjson
+from schemas.errors import InvalidName, TrustMissing
+from schemas.render import Meter
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAnchor:
+    """A pinned publisher and what it said last.
+
+    Attributes:
+        anchor: Name, fingerprint, since when.
+        roles: Role to version and expiry of what is trusted; only the root before an import.
+    """
+
+    anchor: Anchor
+    roles: dict[str, tuple[int, str]]
+
+
+def import_file(home: Path, bundle: Path, publisher: str | None, progress: Meter) -> Imported:
+    """See :func:`bundler.importer.import_bundle`."""
+    with open_regular(bundle) as source, Store.open(home) as store:
+        return import_bundle(store, source, anchor=publisher, now=now(), progress=progress)
+
+
+def verify_file(home: Path, bundle: Path, publisher: str | None, progress: Meter) -> Verified:
+    """See :func:`bundler.importer.verify_bundle`."""
+    with open_regular(bundle) as source, Store.open(home) as store:
+        return verify_bundle(store, source, anchor=publisher, now=now(), progress=progress)
+
+
+def pin(home: Path, root: Path, fingerprint: str, name: str) -> KnownAnchor:
+    """Pin a root; idempotent for the same root under the same name.
+
+    Raises:
+        FingerprintMismatch: The file is another root.
+        AlreadyExists: The name stands for another root.
+    """
+    with open_regular(root) as file:
+        data = file.read(limits.TUF_ROOT_BYTES + 1)
+    state = pin_root(data, parse_fingerprint(fingerprint)).trust_state(name)
+    with Store.open(home) as store, store.lock():
+        with store.catalogue.transaction() as tx:
+            tx.add_anchor(name, state.fingerprint)
+            tx.set_trust(name, state)
+            tx.add_audit_event(
+                store.audit_event("trust.init", name, {"fingerprint": str(state.fingerprint)})
+            )
+        return _known(store, name)
+
+
+def anchors(home: Path, name: str | None) -> list[KnownAnchor]:
+    """All pinned publishers, or the one of this name.
+
+    Raises:
+        TrustMissing: None of this name.
+    """
+    with Store.open(home) as store:
+        names = [anchor.name for anchor in store.catalogue.anchors()]
+        if name is not None and name not in names:
+            raise TrustMissing(f"no publisher {name!r} is trusted here")
+        return [_known(store, each) for each in ([name] if name is not None else names)]
+
+
+def unpin(home: Path, name: str, *, dry_run: bool) -> KnownAnchor:
+    """Forget a pinned root and everything trusted under it; models stay.
+
+    Raises:
+        TrustMissing: There is none of this name.
+    """
+    with Store.open(home) as store, store.lock():
+        if name not in (anchor.name for anchor in store.catalogue.anchors()):
+            raise TrustMissing(f"no publisher {name!r} is trusted here")
+        known = _known(store, name)
+        if not dry_run:
+            with store.catalogue.transaction() as tx:
+                tx.remove_anchor(name)
+                tx.add_audit_event(store.audit_event("trust.remove", name, {}))
+        return known
+
+
+def parse_fingerprint(text: str) -> Digest:
+    """A SHA-256 fingerprint as people copy it: groups, colons and upper case are fine.
+
+    Raises:
+        InvalidName: Not 64 hexadecimal digits.
+    """
+    digits = text.strip().lower().removeprefix("sha256:")
+    digits = "".join(c for c in digits if c not in " :-\t")
+    try:
+        return Digest("sha256", digits)
+    except InvalidName:
+        raise InvalidName(
+            "the fingerprint is not 64 hexadecimal digits",
+            why=f"it has {len(digits)}",
+            hint="Copy it whole from the publisher's paper",
+        ) from None
+
+
+def _known(store: Store, name: str) -> KnownAnchor:
+    anchor = next(a for a in store.catalogue.anchors() if a.name == name)
+    state = store.catalogue.trust(name)
+    if state is None:
+        raise TrustMissing(f"no publisher {name!r} is trusted here")
+    files = {"root": state.roots[max(state.roots)], **state.metadata}
+    return KnownAnchor(anchor, {role: _version_and_expiry(data) for role, data in files.items()})
+
+
+def _version_and_expiry(metadata: bytes) -> tuple[int, str]:
+    signed = strictjson.parse_object(
+        metadata, what="trusted metadata", max_bytes=limits.TUF_TARGETS_BYTES
+    )["signed"]
+    return signed["version"], signed["expires"]

@@ -1,0 +1,115 @@
+"""A model as an OCI artifact: CNCF ModelPack (model-spec v0.0.7).
+
+The manifest is a function of the model's bytes, its file's name and its tag alone, so the same file
+gives the same digest on every machine and every day.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bundler.sources import LocalModel
+from registry import oci
+from registry.oci import Descriptor, Manifest
+from schemas import documents, strictjson
+from schemas.documents import Kind
+
+_EPOCH: Final = "1970-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True, slots=True)
+class PackedModel:
+    """A model with its manifest and config.
+
+    Attributes:
+        source: Where its weights come from.
+        manifest: Parsed form of ``manifest_bytes``.
+        manifest_bytes: The exact bytes that are signed.
+        config_bytes: The exact bytes of the config blob.
+    """
+
+    source: LocalModel
+    manifest: Manifest
+    manifest_bytes: bytes
+    config_bytes: bytes
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """Of the manifest."""
+        return Descriptor.for_bytes(oci.IMAGE_MANIFEST, self.manifest_bytes)
+
+    @property
+    def closure_bytes(self) -> int:
+        """Manifest, config and layers together."""
+        return len(self.manifest_bytes) + sum(blob.size for blob in self.manifest.blobs)
+
+
+def pack(source: LocalModel) -> PackedModel:
+    """Describe a local GGUF file as a ModelPack artifact."""
+    config = documents.dump(Kind.MODEL_CONFIG, _config(source))
+    manifest = Manifest(
+        config=Descriptor.for_bytes(oci.MODEL_CONFIG, config),
+        layers=(_weight_layer(source),),
+        artifact_type=oci.MODEL_ARTIFACT,
+    )
+    return PackedModel(source, manifest, manifest.to_bytes(), config)
+
+
+def _weight_layer(source: LocalModel) -> Descriptor:
+    metadata = strictjson.dumps(
+        {
+            "name": source.path.name,
+            "mode": 0o644,
+            "uid": 0,
+            "gid": 0,
+            "size": source.size,
+            "mtime": _EPOCH,
+            "typeflag": ord("0"),
+        }
+    ).decode()
+    return Descriptor(
+        oci.WEIGHT_RAW,
+        source.digest,
+        source.size,
+        {
+            oci.FILEPATH: source.path.name,
+            oci.FILE_METADATA: metadata,
+            oci.TITLE: source.path.name,
+        },
+    )
+
+
+def _config(source: LocalModel) -> dict[str, Any]:
+    facts = source.facts
+    return {
+        "descriptor": _present(
+            name=facts.name,
+            family=facts.architecture,
+            version=source.reference.tag,
+            title=facts.name,
+            licenses=[facts.license] if facts.license else None,
+        ),
+        "config": _present(
+            architecture=facts.architecture,
+            format="gguf",
+            paramSize=facts.size_label,
+            quantization=facts.quantization,
+            capabilities=_capabilities(source),
+        ),
+        "modelfs": {"type": "layers", "diffIds": [str(source.digest)]},
+    }
+
+
+def _capabilities(source: LocalModel) -> dict[str, Any]:
+    embedding = "embedding" in source.facts.capabilities
+    return {
+        "inputTypes": ["text"],
+        "outputTypes": ["embedding" if embedding else "text"],
+        "toolUsage": "tools" in source.facts.capabilities,
+    }
+
+
+def _present(**fields: object) -> dict[str, Any]:
+    """What is unknown is left out, never guessed."""
+    return {key: value for key, value in fields.items() if value}

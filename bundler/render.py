@@ -1,0 +1,160 @@
+"""What the ``bundle`` command shows, for people and for scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bundler.clock import rfc3339
+from bundler.create import Created
+from bundler.importer import Imported, Verified
+from bundler.isolated import KnownAnchor
+from bundler.trust.publisher import Publisher
+from schemas.render import Output, bytes_text
+
+
+def created(out: Output, result: Created) -> None:
+    """``bundle create``."""
+    descriptor = result.descriptor
+    for model in descriptor.models:
+        out.line(f"signed   {model.reference}  {model.manifest.digest.short}")
+    out.line(f"wrote    {result.path} ({bytes_text(result.size)}), bundle {descriptor.sequence}")
+    out.line(f"root     {result.fingerprint}")
+    out.note("Tell the far side this root's fingerprint by another way than the stick.")
+    out.result(
+        {
+            "path": str(result.path),
+            "bytes": result.size,
+            "id": descriptor.id,
+            "sequence": descriptor.sequence,
+            "rootFingerprint": str(result.fingerprint),
+            "models": _models(descriptor.models),
+        }
+    )
+
+
+def verified(out: Output, result: Verified) -> None:
+    """``bundle verify``."""
+    _show(out, result)
+    out.line("verified: every signature and every byte; nothing was installed")
+    out.result(_document(result))
+
+
+def imported(out: Output, result: Imported) -> None:
+    """``bundle import``."""
+    _show(out, result.verified)
+    blobs = result.receipt["blobs"]
+    out.line(
+        f"installed {blobs['added']} blobs ({bytes_text(blobs['bytesAdded'])}),"
+        f" {blobs['reused']} were there; receipt {result.receipt['id'][:12]}"
+    )
+    out.result({**_document(result.verified), "receipt": result.receipt})
+
+
+def publisher(out: Output, result: Publisher) -> None:
+    """``bundle keys``."""
+    out.fields(
+        [
+            ("publisher", result.name),
+            ("signs for", ", ".join(result.namespaces)),
+            ("fingerprint", result.fingerprint),
+        ]
+    )
+    out.note("Next: `bundle keys root -o root.json`; tell its fingerprint by another way.")
+    out.result(
+        {
+            "name": result.name,
+            "namespaces": list(result.namespaces),
+            "rootFingerprint": str(result.fingerprint),
+        }
+    )
+
+
+def exported_root(out: Output, result: Publisher, path: Path) -> None:
+    """``bundle keys root``."""
+    out.line(f"wrote        {path}")
+    out.line(f"fingerprint  {result.fingerprint}")
+    out.result({"path": str(path), "rootFingerprint": str(result.fingerprint)})
+
+
+def anchor(out: Output, known: KnownAnchor) -> None:
+    """``bundle trust init``."""
+    out.line(f"trusted  {known.anchor.name}  {known.anchor.fingerprint}")
+    out.result(_anchor(known))
+
+
+def anchors(out: Output, known: list[KnownAnchor]) -> None:
+    """``bundle trust show``."""
+    for each in known:
+        out.line(f"{each.anchor.name}  pinned {rfc3339(each.anchor.added)}")
+        out.fields([("fingerprint", each.anchor.fingerprint)], indent=2)
+        rows = ((f"  {role}", v, expires) for role, (v, expires) in each.roles.items())
+        out.table(("  ROLE", "VERSION", "EXPIRES"), rows, right=("VERSION",))
+    if not known:
+        out.note("No publisher is trusted here yet; see `bundle trust init --help`.")
+    out.result([_anchor(each) for each in known])
+
+
+def unpinned(out: Output, known: KnownAnchor, *, dry_run: bool) -> None:
+    """``bundle trust remove``."""
+    verb = "would forget" if dry_run else "forgot"
+    out.line(f"{verb}  {known.anchor.name}  {known.anchor.fingerprint}")
+    out.result({**_anchor(known), "removed": not dry_run})
+
+
+def _show(out: Output, result: Verified) -> None:
+    descriptor, trust = result.descriptor, result.trust
+    out.fields(
+        [
+            ("bundle", f"{descriptor.sequence} of {descriptor.publisher}, {descriptor.issued_at}"),
+            ("trusted as", f"{trust.new_state.anchor}, root version {trust.versions['root']}"),
+            ("judged at", f"{rfc3339(trust.reference_time)} ({_clock(trust.time_verdict)})"),
+        ]
+    )
+    for model in result.models:
+        reference, digest = model.bundled.reference, model.bundled.manifest.digest
+        out.line(f"model        {reference}  {digest.short}  signed by {model.signer}")
+
+
+def _clock(verdict: str) -> str:
+    return "this machine's clock" if verdict == "clock" else "the clock here is behind; not used"
+
+
+def _document(result: Verified) -> dict[str, Any]:
+    trust = result.trust
+    return {
+        "bundle": {
+            "id": result.descriptor.id,
+            "sequence": result.descriptor.sequence,
+            "issuedAt": result.descriptor.issued_at,
+            "publisher": result.descriptor.publisher,
+            "bytes": result.size,
+        },
+        "anchor": trust.new_state.anchor,
+        "versions": dict(trust.versions),
+        "expires": {role: rfc3339(moment) for role, moment in trust.expires.items()},
+        "referenceTime": rfc3339(trust.reference_time),
+        "timeVerdict": trust.time_verdict,
+        "models": [
+            {**entry, "signer": model.signer}
+            for entry, model in zip(_models(result.descriptor.models), result.models, strict=True)
+        ],
+    }
+
+
+def _models(models: Any) -> list[dict[str, Any]]:
+    return [
+        {"name": str(model.reference), "manifest": str(model.manifest.digest)} for model in models
+    ]
+
+
+def _anchor(known: KnownAnchor) -> dict[str, Any]:
+    return {
+        "name": known.anchor.name,
+        "fingerprint": str(known.anchor.fingerprint),
+        "added": rfc3339(known.anchor.added),
+        "roles": {
+            role: {"version": version, "expires": expires}
+            for role, (version, expires) in known.roles.items()
+        },
+    }

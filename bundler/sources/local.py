@@ -1,0 +1,108 @@
+"""A GGUF file on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from registry.digest import Digest
+from registry.gguf import ModelFacts, model_facts, read_header
+from registry.reference import DEFAULT_NAMESPACE, DEFAULT_TAG, Reference
+from registry.verify import digest_stream, storage_errors
+from schemas.errors import NotFound, UnsupportedRequest, UsageError
+from schemas.render import Meter
+
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """One model file, read once.
+
+    Attributes:
+        reference: What it will be called.
+        path: Where it lies.
+        digest: Of the whole file.
+        size: In bytes.
+        facts: What its header says.
+    """
+
+    reference: Reference
+    path: Path
+    digest: Digest
+    size: int
+    facts: ModelFacts
+
+    def open(self) -> BinaryIO:
+        """Open it again for copying; whoever copies compares the digest."""
+        return open_regular(self.path)
+
+
+def resolve(source: str, name: str | None, progress: Meter) -> LocalModel:
+    """Check and hash a local GGUF file.
+
+    Args:
+        source: A path as typed.
+        name: The model's name as typed; derived from the file's name where None.
+        progress: Told of the bytes hashed.
+
+    Raises:
+        NotFound: No such file.
+        UnsupportedRequest: A source of another kind.
+        UsageError: Not a regular file.
+        InvalidName: The name does not parse.
+        MalformedModel: The header is not one that may reach an engine.
+        StorageFailure: It cannot be read.
+    """
+    if match := _SCHEME.match(source):
+        raise UnsupportedRequest(
+            f"sources of the kind {match[1]}:// cannot be read yet",
+            hint="Download the GGUF file and give its path",
+        )
+    path = Path(source)
+    reference = _given_name(name) if name is not None else None
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        facts = model_facts(read_header(file, size))
+        progress.begin(f"hashing {path.name}", size)
+        file.seek(0)
+        digest = digest_stream(file, size, progress.advance)
+    return LocalModel(reference or _derived_name(path, facts), path, digest, size, facts)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file, unbuffered; a FIFO or device is refused before it can block.
+
+    Raises:
+        NotFound, UsageError, StorageFailure: It is not there, not a file, not readable.
+    """
+    with storage_errors(f"cannot read {path}"):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(f"there is no file {path}", hint="Check the path") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise UsageError(f"{path} is not a regular file", hint="Give the path of a file")
+    return os.fdopen(fd, "rb", buffering=0)
+
+
+def _given_name(text: str) -> Reference:
+    reference = Reference.from_user(text)
+    if reference.host is not None or reference.digest is not None:
+        raise UsageError(
+            f"{text[:120]!r} names a host or a digest", hint="Write it like library/smollm2:135m"
+        )
+    return reference
+
+
+def _derived_name(path: Path, facts: ModelFacts) -> Reference:
+    """``SmolLM2-135M-Instruct.Q4_1.gguf`` → ``library/smollm2-135m-instruct:q4_1``."""
+    stem = re.sub(r"[^a-z0-9]+", "-", path.name.lower().removesuffix(".gguf")).strip("-")
+    tag = facts.quantization.lower() if facts.quantization else DEFAULT_TAG
+    suffix = "-" + re.sub(r"[^a-z0-9]+", "-", tag)
+    return Reference(DEFAULT_NAMESPACE, stem.removesuffix(suffix) or "model", tag)
