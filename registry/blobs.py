@@ -9,17 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from registry.digest import HEX_CHARS, Digest
-from registry.staging import StagingArea, live_areas, sweep_abandoned
+from registry.staging import StagingArea, live_areas, make_folder, sweep_abandoned
 from registry.verify import DigestWriter, read_exact_verified, storage_errors
 from schemas import limits
 from schemas.errors import ContentMismatch, InvalidName, NotFound
 
 __all__ = ["BlobStore", "StagingArea"]
-
-_FOLDER_MODE: Final = 0o700
 
 
 class BlobStore:
@@ -41,8 +39,8 @@ class BlobStore:
             StorageFailure: The place cannot be written.
         """
         with storage_errors(f"cannot prepare {self.root}"):
-            for folder in (self._blobs / "sha256", self.staging):
-                folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+            for folder in (self._blobs, self._blobs / "sha256", self.staging):
+                make_folder(folder)
         self.clear_abandoned()
 
     def clear_abandoned(self) -> int:

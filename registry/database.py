@@ -107,7 +107,7 @@ def connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     version, owner = _pragma(connection, "user_version"), _pragma(connection, "application_id")
     wanted = migrations()
-    if owner not in (APPLICATION_ID, 0) or (owner == 0 and version != 0):
+    if owner != APPLICATION_ID and (owner, version, _tables(connection)) != (0, 0, 0):
         raise StoreDamaged(f"{path} is not a catalogue of Sealift")
     if version > len(wanted):
         raise StoreDamaged(
@@ -168,6 +168,10 @@ def statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(pending):
             yield pending
             pending = ""
+
+
+def _tables(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -57,7 +57,7 @@ class StagingArea:
 
     def __enter__(self) -> Self:
         with storage_errors("cannot make a staging area"):
-            self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._staging)
             while self._folder is None:
                 self._claim_name()
         return self
@@ -195,7 +195,7 @@ class StagingArea:
         with storage_errors("cannot install the blobs"):
             for digest in sorted(self._waiting):
                 target = self._blobs.path(digest)
-                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_folder(target.parent)
                 staged = self.path(digest)
                 os.utime(staged)  # the grace time begins now
                 if self._blobs.has(digest, staged.stat().st_size):
@@ -207,6 +207,17 @@ class StagingArea:
             for folder in sorted(folders):
                 sync_folder(folder)
         self._waiting.clear()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with mode 0700, durably, unless it is there; its parent must be.
+
+    Raises:
+        OSError: It cannot be made, or its name is taken by something else.
+    """
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
