@@ -13,13 +13,20 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import TargetFile
 
 from bundler.trust import keys, names
+from bundler.trust.clock import BUILD_DATE
 from bundler.trust.names import model_target, publisher_role
 from bundler.trust.repository import Repository, model_target_file
 from bundler.trust.workspace import Generation, Workspace
 from registry.digest import Digest
 from registry.oci import Manifest
 from registry.reference import Reference
-from schemas.errors import AlreadyExists, KeyUnavailable, NotFound, UsageError
+from schemas.errors import (
+    AlreadyExists,
+    EnvironmentFault,
+    KeyUnavailable,
+    NotFound,
+    UsageError,
+)
 
 _ROLES: Final = (*names.TOP_LEVEL, names.BUNDLE_ROLE)
 _NO_CUSTOM: Final[Mapping[str, str | int]] = MappingProxyType({})
@@ -33,7 +40,8 @@ class SignedModel:
         reference: Its name; the namespace decides which role signs.
         manifest: The manifest's exact bytes.
         licence: SPDX id, empty where unknown.
-        custom: More fields for the signed entry, beside those of :func:`manifest_custom`.
+        custom: More fields for the signed entry. Those of :func:`manifest_custom` and ``seq``,
+            the sequence of the bundle that first carried it, are filled in and win.
     """
 
     reference: Reference
@@ -71,7 +79,8 @@ class Publisher:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._read(workspace.load())
+        self._generation = workspace.load()
+        self._repository = Repository(self._generation.files)
 
     @classmethod
     def init(
@@ -185,16 +194,17 @@ class Publisher:
         """
         role = publisher_role(namespace)
         with self._workspace.locked():
-            self._read(self._workspace.load())
-            if namespace in self.namespaces:
+            generation = self._workspace.load()
+            repository = Repository(generation.files)
+            if namespace in repository.namespaces:
                 raise AlreadyExists(f"namespace {namespace} has a key already")
-            ring = _KeyRing(self._workspace, self._repository, passphrase)
+            ring = _KeyRing(self._workspace, repository, passphrase)
             ring.signer(names.TARGETS)  # first: a wrong passphrase must not seal a new key
             path = self._workspace.key_path(role)
             if not path.exists():  # it does after a crash between key and metadata
                 keys.save(path, keys.generate(key_type), passphrase, rounds=kdf_rounds)
-            self._repository.add_namespace(namespace, ring, now or datetime.now(UTC))
-            self._commit(self.sequence)
+            repository.add_namespace(namespace, ring, now or datetime.now(UTC))
+            self._commit(repository, generation.sequence)
 
     def publish(
         self,
@@ -219,15 +229,17 @@ class Publisher:
             UsageError: Two models of one name.
             MalformedDocument: A manifest that is none, or more targets than a role may hold.
             KeyUnavailable: A key is not at hand or the passphrase is wrong.
+            EnvironmentFault: The clock is behind this release's build date.
             StoreBusy: Another process is signing.
             StorageFailure: Or :class:`~schemas.errors.StorageFull`; nothing was published then.
         """
+        _check_clock(now)
         with self._workspace.locked():
-            self._read(self._workspace.load())
-            repository = self._repository
+            generation = self._workspace.load()
+            repository = Repository(generation.files)
             ring = _KeyRing(self._workspace, repository, passphrase)
-            sequence = self.sequence + 1
-            by_role = self._by_role(models)
+            sequence = generation.sequence + 1
+            by_role = _by_role(models, repository.namespaces)
             for role in (names.TIMESTAMP, names.SNAPSHOT, names.BUNDLE_ROLE):
                 ring.signer(role)  # before any work, to tell a wrong passphrase at once
             for role, group in by_role.items():
@@ -240,7 +252,7 @@ class Publisher:
             repository.set_targets(names.BUNDLE_ROLE, {names.BUNDLE_TARGET: entry}, ring, now)
             repository.renew(ring, now)
             repository.seal(ring, now)
-            self._commit(sequence)
+            self._commit(repository, sequence)
         return TrustMetadata(
             tuple(repository.files.items()),
             sequence,
@@ -249,32 +261,10 @@ class Publisher:
             repository.expires,
         )
 
-    def _by_role(self, models: Sequence[SignedModel]) -> dict[str, list[SignedModel]]:
-        known = self.namespaces
-        groups: dict[str, list[SignedModel]] = {}
-        seen: set[str] = set()
-        for model in models:
-            namespace = model.reference.namespace
-            if namespace not in known:
-                raise NotFound(
-                    f"no key here may sign models of namespace {namespace}",
-                    why=f"there are keys for {', '.join(known) or 'none'}",
-                    hint=f"Add one with: bundle keys add-namespace {namespace}",
-                )
-            if model.target in seen:
-                raise UsageError(f"{model.reference} is given twice")
-            seen.add(model.target)
-            groups.setdefault(publisher_role(namespace), []).append(model)
-        return groups
-
-    def _read(self, generation: Generation) -> None:
-        self._generation = generation
-        self._repository = Repository(generation.files)
-
-    def _commit(self, sequence: int) -> None:
-        generation = Generation(self.name, sequence, self._repository.files)
+    def _commit(self, repository: Repository, sequence: int) -> None:
+        generation = Generation(self.name, sequence, repository.files)
         self._workspace.commit(generation)
-        self._generation = generation
+        self._generation, self._repository = generation, repository
 
 
 def manifest_custom(manifest: bytes) -> dict[str, str | int]:
@@ -299,9 +289,37 @@ def manifest_custom(manifest: bytes) -> dict[str, str | int]:
     }
 
 
+def _by_role(models: Sequence[SignedModel], known: Sequence[str]) -> dict[str, list[SignedModel]]:
+    groups: dict[str, list[SignedModel]] = {}
+    seen: set[str] = set()
+    for model in models:
+        namespace = model.reference.namespace
+        if namespace not in known:
+            raise NotFound(
+                f"no key here may sign models of namespace {namespace}",
+                why=f"there are keys for {', '.join(known) or 'none'}",
+                hint=f"Add one with: bundle keys add-namespace {namespace}",
+            )
+        if model.target in seen:
+            raise UsageError(f"{model.reference} is given twice")
+        seen.add(model.target)
+        groups.setdefault(publisher_role(namespace), []).append(model)
+    return groups
+
+
+def _check_clock(now: datetime) -> None:
+    """Signatures made by a clock far behind would have expired before they arrive."""
+    if now < BUILD_DATE:
+        raise EnvironmentFault(
+            f"this machine's clock says {now:%Y-%m-%d}, which cannot be",
+            why=f"this tool was built on {BUILD_DATE:%Y-%m-%d}",
+            hint="Set the clock, then sign",
+        )
+
+
 def _model_entry(model: SignedModel, sequence: int, before: Mapping[str, TargetFile]) -> TargetFile:
     """The signed entry; an unchanged model keeps the one it has."""
-    custom = {**manifest_custom(model.manifest), "licence": model.licence, **model.custom}
+    custom = {"licence": model.licence, **model.custom, **manifest_custom(model.manifest)}
     known = before.get(model.target)
     if known is not None:
         same = model_target_file(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NoReturn
+from typing import Final
 
 from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import Root, TargetFile, Targets
@@ -25,7 +25,7 @@ from bundler.trust.closedworld import MemberSet
 from registry.digest import Digest
 from registry.records import TrustState
 from registry.verify import storage_errors
-from schemas import limits, strictjson
+from schemas import limits
 from schemas.errors import (
     BadSignature,
     ContentMismatch,
@@ -35,12 +35,13 @@ from schemas.errors import (
     MalformedDocument,
     OutsideClosure,
     RollbackDetected,
+    SealiftError,
     StoreDamaged,
     TrustMissing,
 )
 
 _BASE_URL: Final = "bundle:///metadata/"
-_NEWER: Final = "Import the newest bundle instead"
+_WHOLE: Final = frozenset({names.TIMESTAMP, names.SNAPSHOT, names.TARGETS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +215,13 @@ def verify_bundle_trust(
         StoreDamaged: The trusted state contradicts itself.
         StorageFull: Or :class:`~schemas.errors.StorageFailure`: no temporary folder.
     """
-    _check_state(state)
+    trusted = _check_state(state)
     reference = reference_time(now, floor)
     checked = closedworld.check_members(members, state)
-    updater = _run_updater(state, members, checked, reference)
+    try:
+        updater = _run_updater(state, members, checked, reference.time)
+    except (tuf_errors.RepositoryError, tuf_errors.DownloadError, ValueError) as error:
+        raise _explained(error, _older(trusted, checked), checked, reference) from error
     return VerifiedTrust(
         new_state=_new_state(state, checked),
         versions=MappingProxyType(
@@ -306,7 +310,7 @@ class _BundleUpdater(Updater):
 
 
 def _run_updater(
-    state: TrustState, members: Mapping[str, bytes], checked: MemberSet, reference: ReferenceTime
+    state: TrustState, members: Mapping[str, bytes], checked: MemberSet, time: datetime
 ) -> _BundleUpdater:
     # Not on the trusted state itself: the updater keeps what it saw before it fails.
     with (
@@ -317,32 +321,28 @@ def _run_updater(
         for role, data in state.metadata.items():
             (folder / f"{role}.json").write_bytes(data)
         newest = state.roots[max(state.roots)]
-        try:
-            updater = _BundleUpdater(folder, _Members(members), newest, reference.time)
-            updater.load(checked)
-        except (tuf_errors.RepositoryError, tuf_errors.DownloadError, ValueError) as error:
-            _explain(error, state, checked, reference)
+        updater = _BundleUpdater(folder, _Members(members), newest, time)
+        updater.load(checked)
     return updater
 
 
-def _explain(
-    error: Exception, state: TrustState, checked: MemberSet, reference: ReferenceTime
-) -> NoReturn:
+def _explained(
+    error: Exception, older: str, checked: MemberSet, reference: ReferenceTime
+) -> SealiftError:
     """Say in our terms, with names and numbers, what the updater decided."""
     if isinstance(error, tuf_errors.ExpiredMetadataError):
-        raise _expired(checked, reference) from None
-    older = _older(state, checked)
+        return _expired(checked, reference)
     if isinstance(error, tuf_errors.BadVersionNumberError) or older:
-        raise RollbackDetected(
+        return RollbackDetected(
             "the bundle is older than what this site already trusts",
             why=older or str(error),
-            hint=_NEWER,
-        ) from None
+            hint="Import the newest bundle instead",
+        )
     if isinstance(error, tuf_errors.LengthOrHashMismatchError):
-        raise ContentMismatch("trust metadata is not what its snapshot lists") from error
+        return ContentMismatch("trust metadata is not what its snapshot lists")
     if isinstance(error, tuf_errors.DownloadError):
-        raise MalformedArchive("trust metadata is incomplete", why=str(error)) from error
-    raise BadSignature("trust metadata does not verify", why=str(error)) from error
+        return MalformedArchive("trust metadata is incomplete", why=str(error))
+    return BadSignature("trust metadata does not verify", why=str(error))
 
 
 def _expired(checked: MemberSet, reference: ReferenceTime) -> ExpiredMetadata:
@@ -361,13 +361,9 @@ def _expired(checked: MemberSet, reference: ReferenceTime) -> ExpiredMetadata:
     )
 
 
-def _older(state: TrustState, checked: MemberSet) -> str:
+def _older(trusted: Mapping[str, int], checked: MemberSet) -> str:
     """Which role of the bundle is behind the trusted state; empty if none."""
-    for role, data in state.metadata.items():
-        document = strictjson.parse_object(
-            data, what=f"trusted {role} metadata", max_bytes=envelope.max_bytes(role)
-        )
-        had = document["signed"]["version"]
+    for role, had in trusted.items():
         item = checked.roles.get(role)
         if item is None:
             return f"it has no {role}, this site has v{had}"
@@ -376,21 +372,34 @@ def _older(state: TrustState, checked: MemberSet) -> str:
     return ""
 
 
-def _check_state(state: TrustState) -> None:
+def _check_state(state: TrustState) -> dict[str, int]:
+    """See that the trusted state is whole; return its versions by role.
+
+    The updater passes over cached files that it cannot use, and with them over the versions that
+    protect from rollback. So a damaged state must stop the import instead.
+    """
     if not state.roots:
         raise TrustMissing(f"no root is pinned as {state.anchor}")
+    versions: dict[str, int] = {}
     pinned = state.fingerprint.hasher()
     pinned.update(state.roots[min(state.roots)])
-    consecutive = sorted(state.roots) == list(range(min(state.roots), max(state.roots) + 1))
-    if (
-        pinned.hexdigest() != state.fingerprint.hex
-        or not consecutive
-        or not all(map(names.is_role, state.metadata))
-    ):
+    sound = (
+        pinned.hexdigest() == state.fingerprint.hex
+        and sorted(state.roots) == list(range(min(state.roots), max(state.roots) + 1))
+        and all(map(names.is_role, state.metadata))
+        and set(state.metadata).issuperset(_WHOLE if state.metadata else ())
+    )
+    try:
+        for role, data in state.metadata.items() if sound else ():
+            versions[role] = envelope.read(role, data).version
+    except MalformedDocument:
+        sound = False
+    if not sound:
         raise StoreDamaged(
             f"the trusted state of {state.anchor} contradicts itself",
             hint="Run sealift doctor; restore the catalogue from a backup",
         )
+    return versions
 
 
 def _new_state(state: TrustState, checked: MemberSet) -> TrustState:
