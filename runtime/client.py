@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -134,7 +134,7 @@ class Client:
         with self._answer("POST", path, body) as answer:
             return self._whole(answer)
 
-    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def stream(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any]]:
         """Post a JSON object and yield the answer's as they come; errors as :meth:`get`'s.
 
         Closing the iterator closes the connection, by which the server knows to stop.

@@ -1,0 +1,81 @@
+"""``sealift``: one command for the whole way of a model, from a bundle to an answer.
+
+Each command parses, calls one function and shows what came of it; what it needs it imports when it
+runs, so that ``sealift --help`` stays under 0.2 s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_group
+
+from runtime.cli import models, system, talk
+from schemas.cli import new_app, run
+from schemas.version import TOOL, VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Umbrella(TyperGroup):
+    """Takes ``bundle`` from the bundler, when it is called and not before."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Find the command that the first argument names."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name == "bundle":
+            from bundler.cli import app as bundle_app
+
+            command = get_group(bundle_app)  # as a group: without the options of completion
+        return name, command, rest
+
+
+app = new_app(
+    "Carries AI models across an air gap, proves what arrived, and serves it with nothing leaving.",
+    cls=Umbrella,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from schemas.cli import Output
+
+        Output().line(f"{TOOL} {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _umbrella(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def _bundle() -> None:
+    """Make, verify and import bundles; the same as the command bundle."""
+
+
+app.command("serve")(system.serve)
+app.command("run")(talk.run_model)
+app.command("list")(models.list_models)
+app.command("ls", hidden=True)(models.list_models)
+app.command("show")(models.show)
+app.command("ps")(talk.running)
+app.command("stop")(talk.stop)
+app.command("cp")(models.copy)
+app.command("rm")(models.remove)
+app.command("gc")(models.collect)
+app.command("bundle", add_help_option=False)(_bundle)
+app.command("doctor")(system.doctor)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script ``sealift``; returns its exit code."""
+    return run(app, argv, name=TOOL)

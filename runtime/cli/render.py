@@ -1,0 +1,181 @@
+"""How the umbrella command shows models, figures and findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from schemas.render import Output, age_text, bytes_text, duration_text
+
+if TYPE_CHECKING:
+    from registry.records import ModelRecord
+    from runtime.doctor import Finding
+
+CONTROL: Final = "unconfined"
+_LICENSE_LINES: Final = 3
+_FOR_EVER_YEARS: Final = 20  # Ollama writes "for ever" as a moment far away
+_DETAILS: Final = (
+    ("architecture", "family"),
+    ("parameters", "parameter_size"),
+    ("context length", "context_length"),
+    ("embedding length", "embedding_length"),
+    ("quantization", "quantization_level"),
+)
+
+
+def model_table(output: Output, records: Sequence[ModelRecord]) -> None:
+    """``sealift list``."""
+    rows = (
+        (r.reference.shortest, r.descriptor.digest.short, bytes_text(r.size), age_text(r.modified))
+        for r in records
+    )
+    output.table(("NAME", "ID", "SIZE", "MODIFIED"), rows)
+
+
+def running_table(output: Output, models: Iterable[Mapping[str, Any]]) -> None:
+    """``sealift ps``: entries of ``/api/ps``."""
+    rows = (
+        (
+            _text(m, "name"),
+            _text(m, "digest").removeprefix("sha256:")[:12],
+            bytes_text(_count(m, "size")),
+            _processor(m),
+            _count(m, "context_length"),
+            _until(_text(m, "expires_at")),
+        )
+        for m in models
+    )
+    output.table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"), rows)
+
+
+def model_page(output: Output, document: Mapping[str, Any]) -> None:
+    """``sealift show``: an answer of ``/api/show``."""
+    details = document.get("details")
+    details = details if isinstance(details, dict) else {}
+    info = document.get("model_info")
+    info = info if isinstance(info, dict) else {}
+    family = str(details.get("family", ""))
+    rows = []
+    for label, key in _DETAILS:
+        inside = f"{family}.{key}"  # where older servers tell the lengths
+        rows.append((label, details.get(key) or info.get(inside)))
+    _section(output, "Model", rows)
+    _listing(output, "Capabilities", document.get("capabilities"))
+    _listing(output, "Parameters", str(document.get("parameters") or "").splitlines())
+    _listing(output, "System", str(document.get("system") or "").splitlines())
+    licence = str(document.get("license") or "").strip().splitlines()
+    shown = [line.strip() for line in licence if line.strip()][:_LICENSE_LINES]
+    _listing(output, "License", [*shown, "…"] if len(licence) > _LICENSE_LINES else shown)
+
+
+def timings(output: Output, last: Mapping[str, Any]) -> None:
+    """``--verbose``: the figures in the last line of an answer, in Ollama's words."""
+    rows = [
+        (f"{name} duration:", duration_text(nanoseconds / 1e9))
+        for name in ("total", "load")
+        if (nanoseconds := _count(last, f"{name}_duration"))
+    ]
+    for key, label in (("prompt_eval", "prompt eval"), ("eval", "eval")):
+        count, nanoseconds = _count(last, f"{key}_count"), _count(last, f"{key}_duration")
+        if count:
+            rows.append((f"{label} count:", f"{count} tokens"))
+        if nanoseconds:
+            seconds = nanoseconds / 1e9
+            rows.append((f"{label} duration:", duration_text(seconds)))
+            rows.append((f"{label} rate:", f"{count / seconds:.2f} tokens/s"))
+    for label, value in rows:
+        output.note(f"{label:<22}{value}")
+
+
+def _section(output: Output, title: str, pairs: Iterable[tuple[str, object]]) -> None:
+    output.line(f"  {title}")
+    output.fields(pairs, indent=4)
+    output.line()
+
+
+def _listing(output: Output, title: str, lines: object) -> None:
+    if isinstance(lines, list) and lines:
+        output.line(f"  {title}")
+        for line in lines:
+            output.line(f"    {line}")
+        output.line()
+
+
+def _processor(model: Mapping[str, Any]) -> str:
+    size, on_gpu = _count(model, "size"), _count(model, "size_vram")
+    if not on_gpu:
+        return "100% CPU"
+    share = 100 if on_gpu >= size else on_gpu * 100 // size
+    return "100% GPU" if share == 100 else f"{100 - share}%/{share}% CPU/GPU"
+
+
+def _until(text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return ""
+    if moment.tzinfo is None or moment.year > datetime.now(UTC).year + _FOR_EVER_YEARS:
+        return "Forever"
+    return "Stopping..." if moment <= datetime.now(UTC) else age_text(moment)
+
+
+def _text(fields: Mapping[str, Any], key: str) -> str:
+    value = fields.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _count(fields: Mapping[str, Any], key: str) -> int:
+    value = fields.get(key)
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def finding(output: Output, found: Finding) -> None:
+    """``sealift doctor``: one finding, with its hint on a line of its own."""
+    output.line(f"{found.verdict:<4}  {found.check:<9}  {found.detail}")
+    if found.hint:
+        output.line(f"{'':17}{found.hint}.")
+
+
+def egress(output: Output, who: str, processes: Sequence[Mapping[str, Any]]) -> bool:
+    """``sealift doctor --egress``: what was tried where, and what the kernel answered.
+
+    Returns:
+        Whether a worker or front-end was asked, and nothing got out of any; the process
+        ``unconfined`` is the control, from which all must get out.
+    """
+    output.line(f"Asked: {who}.")
+    columns: dict[str, dict[str, str]] = {}
+    for process in processes:
+        kind = _text(process, "process")
+        number = sum(name.startswith(kind) for name in columns)
+        name = f"{kind} {number + 1}" if number else kind
+        columns[name] = _outcomes(process)
+        output.line(f"{name}: {_circumstances(process)}")
+    ways = dict.fromkeys(way for outcomes in columns.values() for way in outcomes)
+    rows = [(way, *(outcomes.get(way, "-") for outcomes in columns.values())) for way in ways]
+    output.table(("WAY OUT", *(name.upper() for name in columns)), rows)
+    confined = [list(o.values()) for name, o in columns.items() if name != CONTROL]
+    sealed = bool(confined) and all(
+        outcomes and all(outcome.startswith("refused") for outcome in outcomes)
+        for outcomes in confined
+    )
+    output.line("Nothing gets out." if sealed else "SOMETHING CAN GET OUT, or nobody could try.")
+    return sealed
+
+
+def _circumstances(process: Mapping[str, Any]) -> str:
+    sandbox = process.get("sandbox")
+    if not isinstance(sandbox, dict):
+        return "the control; from here all must get out"
+    layers = [_text(sandbox, "seccomp"), f"Landlock {_text(sandbox, 'landlock')}"]
+    return "; ".join(filter(None, (_text(process, "model"), *layers, _text(sandbox, "namespace"))))
+
+
+def _outcomes(process: Mapping[str, Any]) -> dict[str, str]:
+    attempts = process.get("attempts")
+    return {
+        _text(a, "kind"): f"{_text(a, 'outcome')} {_text(a, 'errno')}"
+        for a in (attempts if isinstance(attempts, list) else ())
+        if isinstance(a, dict)
+    }
