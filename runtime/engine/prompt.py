@@ -1,0 +1,303 @@
+"""From a job to the tokens of its prompt: rendering, special tokens, length."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Final, Protocol
+
+from runtime.engine.guard import Guard
+from runtime.engine.template import CHATML, ChatTemplate, Span
+from runtime.messages import Chat, Job, Message, Text
+from schemas.errors import PromptTooLong, SealiftError, UnsupportedRequest, UsageError
+
+_NO_TEXTS: Final[re.Pattern[str]] = re.compile(r"(?!)")
+
+
+class Tokenizer(Protocol):
+    """What a prompt needs to know of a vocabulary."""
+
+    @property
+    def size(self) -> int:
+        """Number of tokens."""
+        ...
+
+    @property
+    def special_texts(self) -> Sequence[str]:
+        """How the tokens are spelled that only count with ``special`` set."""
+        ...
+
+    @property
+    def longest_text(self) -> int:
+        """Bytes of the longest spelling of any token."""
+        ...
+
+    @property
+    def bos(self) -> int:
+        """The beginning-of-sequence token; -1 if there is none."""
+        ...
+
+    @property
+    def add_bos(self) -> bool:
+        """Whether the model wants ``bos`` in front."""
+        ...
+
+    @property
+    def infill(self) -> tuple[int, int, int]:
+        """The tokens before the prefix, the suffix and the middle; -1 if there is none."""
+        ...
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of a text, nothing added in front or behind."""
+        ...
+
+
+class SpecialSpellings:
+    """Finds special tokens in text.
+
+    Args:
+        texts: How they are spelled.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        longest_first = sorted({t for t in texts if t}, key=len, reverse=True)
+        either = "|".join(map(re.escape, longest_first))
+        self._whole = re.compile(either) if either else _NO_TEXTS
+        self._start = re.compile(f"(?={either})") if either else _NO_TEXTS
+
+    def starts(self, text: str) -> list[int]:
+        """Offsets at which a special token begins, overlapping ones too."""
+        return [match.start() for match in self._start.finditer(text)]
+
+    def find(self, text: str) -> list[str]:
+        """Special tokens in the text from left to right, without overlap."""
+        return self._whole.findall(text)
+
+    def split(self, text: str) -> list[tuple[str, bool]]:
+        """The text as special tokens (true) and what is between them (false)."""
+        parts, done = [], 0
+        for match in self._whole.finditer(text):
+            parts += [(text[done : match.start()], False), (match.group(), True)]
+            done = match.end()
+        parts.append((text[done:], False))
+        return [part for part in parts if part[0]]
+
+
+def tokenize_spans(
+    spans: Sequence[Span], spellings: SpecialSpellings, tokenizer: Tokenizer
+) -> list[int]:
+    """Tokenise a rendered prompt; only what the template said can become a special token.
+
+    Text is cut at special tokens only, and only around a stretch where a client spelled one, so that
+    the common prompt is tokenised in one piece, as it was in training.
+    """
+    tokens: list[int] = []
+    for text, special in _pieces(spans, spellings):
+        tokens += tokenizer.tokenize(text, special=special)
+    return tokens
+
+
+def _pieces(spans: Sequence[Span], spellings: SpecialSpellings) -> list[tuple[str, bool]]:
+    """(text, whether special tokens in it count)."""
+    parts: list[tuple[str, bool]] = []  # special tokens of the template's; all between them joined
+    for span in spans:
+        for text, special in spellings.split(span.text) if span.trusted else [(span.text, False)]:
+            if parts and not special and not parts[-1][1]:
+                parts[-1] = (parts[-1][0] + text, False)
+            else:
+                parts.append((text, special))
+    pieces: list[tuple[str, bool]] = []
+    run: list[tuple[str, bool]] = []
+    for text, special in parts:
+        if special or not spellings.find(text):
+            run.append((text, special))
+        else:
+            pieces += [*_join(run, spellings), (text, False)]
+            run = []
+    return pieces + _join(run, spellings)
+
+
+def _join(run: list[tuple[str, bool]], spellings: SpecialSpellings) -> list[tuple[str, bool]]:
+    """One piece, unless parts side by side would spell a special token that nobody wrote."""
+    whole = "".join(text for text, _ in run)
+    if spellings.find(whole) == [text for text, special in run if special]:
+        return [(whole, True)] if whole else []
+    return run
+
+
+class _TooLong(Exception):
+    """A candidate does not fit; ``tokens`` is exact or a lower bound."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(tokens)
+        self.tokens = tokens
+
+
+def shortenings(messages: Sequence[Message]) -> list[list[Message]]:
+    """The conversation without its oldest turns, from the longest that is left to the shortest.
+
+    System messages and the last message stay (Ollama's rule). What is left begins with a user's
+    message where it can: many templates refuse anything else.
+    """
+    droppable = [i for i, m in enumerate(messages[:-1]) if m.role != "system"]
+    results = []
+    for count in range(1, len(droppable) + 1):
+        gone = set(droppable[:count])
+        left = [message for i, message in enumerate(messages) if i not in gone]
+        first = next(message for message in left if message.role != "system" or message is left[-1])
+        if first.role == "user" or count == len(droppable):
+            results.append(left)
+    return results
+
+
+class PromptBuilder:
+    """Makes prompts for one model.
+
+    Args:
+        tokenizer: The model's vocabulary.
+        template: The model's chat template; None for the default.
+        guard: Runs template code within limits.
+        n_context: Tokens that prompt and answer share.
+        bos_text: The spelling of the beginning-of-sequence token, for the template.
+        eos_text: The same of the end-of-sequence token.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: str | None,
+        guard: Guard,
+        n_context: int,
+        *,
+        bos_text: str = "",
+        eos_text: str = "",
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._source = template or CHATML
+        self._guard = guard
+        self._n_context = n_context
+        self._bos_text = bos_text
+        self._eos_text = eos_text
+
+    @cached_property
+    def _spellings(self) -> SpecialSpellings:
+        return SpecialSpellings(self._tokenizer.special_texts)
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        return self._compile(self._source)
+
+    def _compile(self, source: str) -> ChatTemplate:
+        return self._guard.run(lambda: ChatTemplate(source, bos=self._bos_text, eos=self._eos_text))
+
+    def build(self, job: Job) -> list[int]:
+        """The tokens of a job's prompt, at least one, and fewer than the context holds.
+
+        Raises:
+            PromptTooLong: Also without the messages that may be dropped.
+            UsageError: The prompt is at fault.
+            MalformedModel: The chat template is.
+        """
+        context = list(job.prompt.context)
+        if any(not 0 <= token < self._tokenizer.size for token in context):
+            raise UsageError("the context holds a token that the model does not have")
+        if isinstance(job.prompt, Chat):
+            return self._chat(job.prompt, context, truncate=job.truncate)
+        return self._text(job.prompt, context, job)
+
+    # -- conversations --------------------------------------------------------------------------
+
+    def _chat(self, chat: Chat, context: list[int], *, truncate: bool) -> list[int]:
+        template = self._compile(chat.template) if chat.template else self._template
+
+        def attempt(messages: Sequence[Message]) -> list[int]:
+            spans = self._guard.run(lambda: template.render(messages, chat.tools, self._spellings))
+            size = sum(len(span.text) for span in spans)
+            self._demand_plausible(size)
+            tokens = context + tokenize_spans(spans, self._spellings, self._tokenizer)
+            tokens = self._with_bos(tokens)
+            if len(tokens) >= self._n_context:
+                raise _TooLong(len(tokens))
+            return self._not_empty(tokens)
+
+        try:
+            return attempt(chat.messages)
+        except _TooLong as error:
+            shorter = shortenings(chat.messages) if truncate else []
+            return self._first_fitting(attempt, shorter, error.tokens)
+
+    def _first_fitting(
+        self,
+        attempt: Callable[[Sequence[Message]], list[int]],
+        shorter: list[list[Message]],
+        tokens: int,
+    ) -> list[int]:
+        """Bisect for the longest conversation that fits: a template may be slow."""
+        best: list[int] | None = None
+        low, high = 0, len(shorter)
+        while low < high:
+            middle = (low + high) // 2
+            try:
+                best = attempt(shorter[middle])
+                high = middle
+            except _TooLong as error:
+                tokens = error.tokens
+                low = middle + 1
+        if best is None:
+            raise self._too_long(tokens)
+        return best
+
+    # -- bare text ------------------------------------------------------------------------------
+
+    def _text(self, prompt: Text, context: list[int], job: Job) -> list[int]:
+        try:
+            self._demand_plausible(len(prompt.text) + len(prompt.suffix))
+        except _TooLong as error:
+            raise self._too_long(error.tokens) from None
+        tokens = self._tokenizer.tokenize(prompt.text, special=prompt.special)
+        if prompt.suffix:
+            tokens = self._infill(tokens, prompt.suffix)
+        tokens = self._with_bos(context + tokens)
+        if len(tokens) < self._n_context:
+            return self._not_empty(tokens)
+        if not job.truncate:
+            raise self._too_long(len(tokens))
+        # Ollama's rule for bare text: keep the beginning and the end, drop what is between.
+        keep = min(max(job.sampling.num_keep, 1), self._n_context // 2)
+        return tokens[:keep] + tokens[len(tokens) - (self._n_context - 1 - keep) :]
+
+    def _infill(self, prefix: list[int], suffix: str) -> list[int]:
+        before, behind, middle = self._tokenizer.infill
+        if min(before, behind, middle) < 0:
+            raise UnsupportedRequest("the model does not fill in the middle")
+        return [before, *prefix, behind, *self._tokenizer.tokenize(suffix, special=False), middle]
+
+    # -- length ---------------------------------------------------------------------------------
+
+    def _demand_plausible(self, characters: int) -> None:
+        """Keep text from the tokenizer that cannot fit whatever its tokens are."""
+        if characters > self._n_context * 4:
+            least = characters // self._tokenizer.longest_text
+            if least >= self._n_context:
+                raise _TooLong(least)
+
+    def _with_bos(self, tokens: list[int]) -> list[int]:
+        bos = self._tokenizer.bos
+        if self._tokenizer.add_bos and bos >= 0 and tokens[:1] != [bos]:
+            return [bos, *tokens]
+        return tokens
+
+    def _not_empty(self, tokens: list[int]) -> list[int]:
+        if tokens:
+            return tokens
+        if self._tokenizer.bos < 0:
+            raise UsageError("the prompt is empty", hint="Write something.")
+        return [self._tokenizer.bos]
+
+    def _too_long(self, tokens: int) -> SealiftError:
+        return PromptTooLong(
+            "the prompt is longer than the model's context",
+            why=f"{tokens} tokens or more, {self._n_context} fit with the answer",
+            hint="Shorten it, or load the model with a larger num_ctx.",
+        )

@@ -1,0 +1,342 @@
+"""Chat templates: Jinja out of a model file, rendered so that user text stays user text.
+
+The environment is that of Hugging Face transformers (``chat_template_utils.py``), in Jinja's
+immutable sandbox. Every string that a client wrote is marked on its way in, so that in the rendered
+prompt it is known, character for character, what the template said and what the user said; only what
+the template said may count as special tokens.
+
+A mark changes a string, and templates look at strings. So rendering is tried from the strictest
+marking on, and the first is taken that equals the unmarked rendering once the marks are off:
+
+1. all contents enclosed in marks;
+2. all but the assistant's (templates cut ``</think>`` out of those);
+3. none; where a client's string spells a special token, one mark breaks the spelling.
+
+The last is also what strings outside of contents always get (tool names, arguments, descriptions),
+and what is taken if none fits.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NoReturn, Protocol
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from runtime.messages import Message
+from schemas import limits
+from schemas.errors import MalformedModel, UnsupportedRequest
+
+# What llama-server and transformers fall back to for models without a template of their own.
+CHATML: Final = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+# Unicode noncharacters, never exchanged between systems; a client's own become U+FFFD.
+_OPEN: Final = "\ufdd0"
+_CLOSE: Final = "\ufdd1"
+_BREAK: Final = "\ufdd2"
+_MARKS: Final = re.compile(f"[{_OPEN}{_CLOSE}{_BREAK}]")
+_INTEGER_BITS: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a rendered prompt.
+
+    Attributes:
+        text: Not empty.
+        trusted: Whether the template said it.
+    """
+
+    text: str
+    trusted: bool
+
+
+class SpecialTokens(Protocol):
+    """Where the special tokens of a vocabulary are spelled."""
+
+    def starts(self, text: str) -> Sequence[int]:
+        """Offsets at which a special token begins, overlapping ones too."""
+        ...
+
+
+class _GenerationTag(Extension):
+    """``{% generation %}``: marks training targets in transformers; here its body and no more."""
+
+    tags = {"generation"}  # noqa: RUF012 - the base class declares it as a plain set
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, with the two operators that make much out of little under control."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(
+        self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any
+    ) -> Any:
+        if operator == "**" and not _small_power(left, right):
+            raise MemoryError
+        if operator == "*" and not _small_product(left, right):
+            raise MemoryError
+        return super().call_binop(context, operator, left, right)
+
+
+def _small_power(left: Any, right: Any) -> bool:
+    if isinstance(left, int) and isinstance(right, int):
+        return abs(left).bit_length() * abs(right) <= _INTEGER_BITS
+    return True
+
+
+def _small_product(left: Any, right: Any) -> bool:
+    if isinstance(left, int) and isinstance(right, int):
+        return left.bit_length() + right.bit_length() <= _INTEGER_BITS
+    for sequence, times in ((left, right), (right, left)):
+        if isinstance(sequence, str | list | tuple) and isinstance(times, int):
+            return len(sequence) * times <= limits.RENDERED_PROMPT_BYTES
+    return True
+
+
+class ChatTemplate:
+    """One compiled template. Compile and render inside a :class:`runtime.engine.guard.Guard`.
+
+    Args:
+        source: Jinja text.
+        bos: The spelling of the beginning-of-sequence token, as the template may write it.
+        eos: The same of the end-of-sequence token.
+
+    Raises:
+        MalformedModel: It is too long, or no Jinja.
+    """
+
+    def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
+        if len(source) > limits.TEMPLATE_CHARS:
+            raise MalformedModel("the model's chat template is too long")
+        environment = _Environment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTag]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals.pop("lipsum", None)
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = _strftime_now
+        self._constants = {"bos_token": bos, "eos_token": eos}
+        try:
+            self._template = environment.from_string(source)
+        except (jinja2.TemplateError, SyntaxError, ValueError) as error:
+            raise MalformedModel(
+                "the model's chat template does not parse", why=str(error)
+            ) from error
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        special: SpecialTokens,
+    ) -> list[Span]:
+        """Render a conversation up to where the assistant speaks.
+
+        A last message of the assistant's is left open, to be continued.
+
+        Returns:
+            The prompt, as what the template said and what the client said.
+
+        Raises:
+            UnsupportedRequest: The template refuses these messages.
+            MalformedModel: The template fails, or makes too much text.
+        """
+        opening = ""
+        if messages and messages[-1].role == "assistant" and not messages[-1].tool_calls:
+            opening = _clean(messages[-1].content)
+            messages = messages[:-1]
+        breaker = _breaker(special)
+        plain = self._once(messages, tools, lambda _role, text: text, lambda text: text)
+        marked = ""
+        for roles in (_EVERYBODY, _NOT_ASSISTANT, _NOBODY):
+            encloser = _Encloser(roles, breaker)
+            marked = self._once(messages, tools, encloser, breaker)
+            if _MARKS.sub("", marked) == plain and encloser.intact_in(marked):
+                break
+        spans = _spans(marked)
+        return [*spans, Span(opening, trusted=False)] if opening else spans
+
+    def _once(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        content: Callable[[str, str], str],
+        other: Callable[[str], str],
+    ) -> str:
+        variables = {
+            **self._constants,
+            "messages": [_for_template(message, content, other) for message in messages],
+            "tools": [_map_strings(tool, other) for tool in tools] or None,
+            "documents": None,
+            "add_generation_prompt": True,
+        }
+        try:
+            return _bounded(self._template.generate(variables))
+        except _Refused as error:
+            raise UnsupportedRequest(
+                "the model's chat template refuses these messages", why=str(error)
+            ) from None
+        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise MalformedModel("the model's chat template fails", why=str(error)) from error
+
+
+class _Refused(jinja2.TemplateError):
+    """What ``raise_exception`` raises."""
+
+
+_EVERYBODY: Final = frozenset({"system", "user", "assistant", "tool"})
+_NOT_ASSISTANT: Final = _EVERYBODY - {"assistant"}
+_NOBODY: Final[frozenset[str]] = frozenset()
+
+
+def _raise_exception(message: object = "") -> NoReturn:
+    raise _Refused(str(message))
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().astimezone().strftime(pattern)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,  # noqa: FBT001, FBT002 - transformers' signature
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,  # noqa: FBT001, FBT002
+) -> str:
+    """As in transformers: no HTML escapes, unlike Jinja's own."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _for_template(
+    message: Message, content: Callable[[str, str], str], other: Callable[[str], str]
+) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "role": message.role,
+        "content": content(message.role, _clean(message.content)),
+    }
+    if message.thinking is not None:
+        thinking = content(message.role, _clean(message.thinking))
+        result |= {"reasoning_content": thinking, "thinking": thinking}
+    if message.tool_calls:
+        calls = [_map_strings(call, other) for call in message.tool_calls]
+        result["tool_calls"] = [{"type": "function", **call} for call in calls]
+    if message.tool_name is not None:
+        result |= dict.fromkeys(("name", "tool_name"), other(_clean(message.tool_name)))
+    if message.tool_call_id is not None:
+        result["tool_call_id"] = other(_clean(message.tool_call_id))
+    return result
+
+
+def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(_clean(value))
+    if isinstance(value, dict):
+        return {change(_clean(key)): _map_strings(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_map_strings(item, change) for item in value]
+    return value
+
+
+def _clean(text: str) -> str:
+    return _MARKS.sub("\ufffd", text)
+
+
+def _breaker(special: SpecialTokens) -> Callable[[str], str]:
+    """Put a mark after the first character of every special token spelled in a string."""
+
+    def change(text: str) -> str:
+        parts, done = [], 0
+        for start in special.starts(text):
+            parts.append(text[done : start + 1])
+            done = start + 1
+        return _BREAK.join([*parts, text[done:]])
+
+    return change
+
+
+class _Encloser:
+    """Encloses contents of some roles, inside their white space so that trimming does no harm."""
+
+    def __init__(self, roles: frozenset[str], breaker: Callable[[str], str]) -> None:
+        self._roles = roles
+        self._breaker = breaker
+        self._enclosed: set[str] = set()
+
+    def __call__(self, role: str, text: str) -> str:
+        core = text.strip()
+        if role not in self._roles or not core:
+            return self._breaker(text)
+        self._enclosed.add(core)
+        lead = text.index(core)
+        return f"{text[:lead]}{_OPEN}{core}{_CLOSE}{text[lead + len(core) :]}"
+
+    def intact_in(self, marked: str) -> bool:
+        """Whether marks come in pairs, around whole strings: no template cut one in two."""
+        outside, *parts = marked.split(_OPEN)
+        if _CLOSE in outside:
+            return False
+        return all(
+            part.count(_CLOSE) == 1 and part.split(_CLOSE)[0] in self._enclosed for part in parts
+        )
+
+
+def _bounded(parts: Iterator[str]) -> str:
+    collected: list[str] = []
+    size = 0
+    for part in parts:
+        size += len(part)
+        if size > limits.RENDERED_PROMPT_BYTES:
+            raise MalformedModel("the model's chat template makes too much text")
+        collected.append(part)
+    return "".join(collected)
+
+
+def _spans(marked: str) -> list[Span]:
+    """Take the marks off; what they enclose or break is the client's."""
+    spans: list[Span] = []
+
+    def add(text: str, *, trusted: bool) -> None:
+        if text:
+            spans.append(Span(text, trusted))
+
+    inside = False
+    at = 0
+    for match in _MARKS.finditer(marked):
+        text, mark = marked[at : match.start()], match.group()
+        at = match.end()
+        if mark == _BREAK and not inside:
+            # The characters on both sides belong to a spelling that the client wrote.
+            add(text[:-1], trusted=True)
+            after = _MARKS.sub("", marked[at : at + 1])
+            add(text[-1:] + after, trusted=False)
+            at += len(after)
+        else:
+            add(text, trusted=not inside)
+            inside = mark == _OPEN
+    add(marked[at:], trusted=not inside)
+    return spans
