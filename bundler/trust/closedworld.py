@@ -75,12 +75,11 @@ def check_members(members: Mapping[str, bytes], state: TrustState) -> MemberSet:
     files = _Files(members)
     roots = _root_chain(files)
     _check_anchor(roots, state)
-    root = roots[len(roots)].signed
-    assert isinstance(root, Root)  # noqa: S101 - by the schema of role "root"
+    root = roots[len(roots)].payload(Root)
     timestamp = files.take(names.TIMESTAMP, None)
     envelope.check_signatures(timestamp, root)
-    assert isinstance(timestamp.signed, Timestamp)  # noqa: S101 - as above
-    snapshot = files.take_listed(names.SNAPSHOT, timestamp.signed.snapshot_meta, timestamp)
+    listed = timestamp.payload(Timestamp).snapshot_meta
+    snapshot = files.take_listed(names.SNAPSHOT, listed, timestamp)
     envelope.check_signatures(snapshot, root)
     roles, parents = _targets(files, root, snapshot)
     files.expect_none_left()
@@ -139,23 +138,17 @@ class _Files:
 def _root_chain(files: _Files) -> dict[int, Envelope]:
     """Check 2. Signatures are checked as the chain is walked, so that no gap is jumped."""
     first = files.take(names.ROOT, 1)
-    previous = _root(first)
+    previous = first.payload(Root)
     envelope.check_signatures(first, previous)
     chain = {1: first}
     while files.has(names.ROOT, len(chain) + 1):
         if len(chain) > limits.TUF_ROOT_ROTATIONS:
             raise MalformedArchive("trust metadata has too many root versions")
         following = files.take(names.ROOT, len(chain) + 1)
-        envelope.check_signatures(following, previous, _root(following))
-        previous = _root(following)
+        envelope.check_signatures(following, previous, following.payload(Root))
+        previous = following.payload(Root)
         chain[following.version] = following
     return chain
-
-
-def _root(envelope_: Envelope) -> Root:
-    if not isinstance(envelope_.signed, Root):
-        raise MalformedDocument(f"{envelope_.title} is no root metadata")
-    return envelope_.signed
 
 
 def _check_anchor(roots: Mapping[int, Envelope], state: TrustState) -> None:
@@ -186,8 +179,7 @@ def _targets(
     files: _Files, root: Root, snapshot: Envelope
 ) -> tuple[dict[str, Envelope], dict[str, str]]:
     """Check 6, breadth first from the top-level targets."""
-    assert isinstance(snapshot.signed, Snapshot)  # noqa: S101 - by the schema of role "snapshot"
-    meta = snapshot.signed.meta
+    meta = snapshot.payload(Snapshot).meta
     roles: dict[str, Envelope] = {}
     parents: dict[str, str] = {}
     queue: list[tuple[str, str, Root | Targets]] = [(names.TARGETS, names.ROOT, root)]
@@ -200,8 +192,8 @@ def _targets(
         loaded = files.take_listed(role, listed, snapshot)
         envelope.check_signatures(loaded, delegator)
         roles[role], parents[role] = loaded, parent
-        assert isinstance(loaded.signed, Targets)  # noqa: S101 - by the schema of this role
-        queue += [(child, role, loaded.signed) for child in envelope.delegations(loaded.signed)]
+        delegating = loaded.payload(Targets)
+        queue += [(child, role, delegating) for child in envelope.delegations(delegating)]
     unknown = {name.removesuffix(".json") for name in meta} - set(roles)
     if unknown:
         raise MalformedArchive(

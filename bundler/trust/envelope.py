@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Delegator: TypeAlias = Root | Targets
 Payload: TypeAlias = Root | Timestamp | Snapshot | Targets
+P = TypeVar("P", Root, Timestamp, Snapshot, Targets)
 
 _SCHEMA: Final = "tuf-metadata.v1.schema.json"
 _MAX_BYTES: Final = {
@@ -58,6 +59,13 @@ class Envelope:
     def signed(self) -> Payload:
         """The part that the signatures cover."""
         return cast("Payload", self.metadata.signed)
+
+    def payload(self, kind: type[P]) -> P:
+        """:attr:`signed`, of the type that the role's schema demanded."""
+        signed = self.signed
+        if not isinstance(signed, kind):
+            raise MalformedDocument(f"{self.role} metadata is not of type {kind.type}")
+        return signed
 
     @property
     def version(self) -> int:

@@ -143,8 +143,8 @@ class Repository:
 
     def key_ids(self, role: str) -> tuple[str, ...]:
         """Ids of the keys that may sign a role; empty for a role that is not delegated."""
-        root = self.root.signed
-        if isinstance(root, Root) and role in root.roles:
+        root = self.root.payload(Root)
+        if role in root.roles:
             return tuple(root.roles[role].keyids)
         delegated = self._delegations().roles or {}
         return tuple(delegated[role].keyids) if role in delegated else ()
@@ -205,9 +205,7 @@ class Repository:
     def _renew_root(self, signers: Signers, now: datetime) -> None:
         if _postponed(self.root, signers, now):
             return
-        root = _copy(self.root).signed
-        if isinstance(root, Root):
-            self._sign_root(root, signers, now)
+        self._sign_root(_copy(self.root).payload(Root), signers, now)
 
     def _sign_root(self, root: Root, signers: Signers, now: datetime) -> None:
         item = _signed(names.ROOT, root, len(self._roots) + 1, signers, now)
@@ -221,10 +219,7 @@ class Repository:
 
     def _targets(self, role: str) -> Targets:
         """A copy to change; the original's bytes stay what was signed."""
-        signed = _copy(self._roles[role]).signed
-        if not isinstance(signed, Targets):
-            raise StoreDamaged(f"the publisher's folder has no targets metadata for {role}")
-        return signed
+        return _copy(self._roles[role]).payload(Targets)
 
     def _delegations(self) -> Delegations:
         return self._targets(names.TARGETS).delegations or Delegations({}, {})
@@ -240,8 +235,8 @@ def model_target_file(
     return target
 
 
-def _copy(item: Envelope) -> Metadata[Any]:
-    return Metadata.from_bytes(item.data)
+def _copy(item: Envelope) -> Envelope:
+    return Envelope(item.role, item.data, Metadata.from_bytes(item.data))
 
 
 def _delegate(targets: Targets, role: str, paths: Sequence[str], key: Key) -> None:

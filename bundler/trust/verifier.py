@@ -7,24 +7,21 @@ members as its only "network"; what comes out is swapped in by the importer's la
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from tuf.api import exceptions as tuf_errors
-from tuf.api.metadata import Root, TargetFile, Targets
-from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
+from tuf.api.metadata import Root, TargetFile
 
 from bundler.trust import closedworld, envelope, names
 from bundler.trust.clock import CLOCK_ROLLBACK, ReferenceTime, reference_time
 from bundler.trust.closedworld import MemberSet
+from bundler.trust.updater import run_updater
 from registry.digest import Digest
 from registry.records import TrustState
-from registry.verify import storage_errors
 from schemas import limits
 from schemas.errors import (
     BadSignature,
@@ -40,7 +37,6 @@ from schemas.errors import (
     TrustMissing,
 )
 
-_BASE_URL: Final = "bundle:///metadata/"
 _WHOLE: Final = frozenset({names.TIMESTAMP, names.SNAPSHOT, names.TARGETS})
 
 
@@ -154,8 +150,7 @@ def pin_root(root_bytes: bytes, fingerprint: Digest) -> PinnedRoot:
             hint="Compare with the publisher by telephone or paper, not over the same stick",
         )
     root = envelope.read(names.ROOT, root_bytes)
-    signed = root.signed
-    assert isinstance(signed, Root)  # noqa: S101 - by the schema of role "root"
+    signed = root.payload(Root)
     envelope.check_signatures(root, signed, foreign=True)
     own = signed.roles[names.ROOT]
     return PinnedRoot(
@@ -219,7 +214,7 @@ def verify_bundle_trust(
     reference = reference_time(now, floor)
     checked = closedworld.check_members(members, state)
     try:
-        updater = _run_updater(state, members, checked, reference.time)
+        updater = run_updater(state, members, checked, reference.time)
     except (tuf_errors.RepositoryError, tuf_errors.DownloadError, ValueError) as error:
         raise _explained(error, _older(trusted, checked), checked, reference) from error
     return VerifiedTrust(
@@ -240,90 +235,6 @@ def verify_bundle_trust(
         ),
         _find=updater.find,
     )
-
-
-class _Members(FetcherInterface):
-    """The updater's "network": an exact look-up in memory; never joins a path."""
-
-    def __init__(self, members: Mapping[str, bytes]) -> None:
-        self._members = {f"{_BASE_URL}{name}": data for name, data in members.items()}
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        data = self._members.get(url)
-        if data is None:
-            # The updater takes 404 for "no newer root"; any other error would abort it.
-            raise tuf_errors.DownloadHTTPError(f"no {url}", 404)
-        return iter((data,))
-
-
-class _BundleUpdater(Updater):
-    """python-tuf's client at our reference time; pinned to 7.0.* for the two underscores."""
-
-    def __init__(self, folder: Path, members: _Members, root: bytes, time: datetime) -> None:
-        super().__init__(
-            str(folder),
-            _BASE_URL,
-            fetcher=members,
-            config=UpdaterConfig(
-                max_root_rotations=limits.TUF_ROOT_ROTATIONS,
-                max_delegations=limits.TUF_DELEGATIONS,
-                root_max_length=limits.TUF_ROOT_BYTES,
-                timestamp_max_length=limits.TUF_TIMESTAMP_BYTES,
-                snapshot_max_length=limits.TUF_SNAPSHOT_BYTES,
-                targets_max_length=limits.TUF_TARGETS_BYTES,
-                prefix_targets_with_hash=False,
-            ),
-            bootstrap=root,
-        )
-        self._trusted_set.reference_time = time
-        self._carried: tuple[str, ...] = ()
-
-    def load(self, checked: MemberSet) -> None:
-        """Run the whole client workflow, every delegated role included.
-
-        Raises:
-            BadSignature: What the updater trusts is not what the bundle carries.
-        """
-        self.refresh()
-        for role, parent in checked.parents.items():
-            self._load_targets(role, parent)
-        self._carried = tuple(checked.parents)
-        for role, item in {names.ROOT: checked.root, **checked.roles}.items():
-            # A cached file of equal version wins over the bundle's: they must say the same.
-            if self._trusted_set[role] != item.signed:
-                raise BadSignature(
-                    f"there are two different files {item.title}",
-                    why="the bundle's is not the one that this site accepted before",
-                    hint="Ask the publisher: somebody may hold their keys",
-                )
-
-    def find(self, path: str) -> tuple[TargetFile, str] | None:
-        """A target and the role that signs for it; all roles are loaded, so no file is touched."""
-        found = self.get_targetinfo(path)
-        if found is None:
-            return None
-        for role in self._carried:
-            signed = self._trusted_set[role]
-            if isinstance(signed, Targets) and signed.targets.get(path) is found:
-                return found, role
-        return None
-
-
-def _run_updater(
-    state: TrustState, members: Mapping[str, bytes], checked: MemberSet, time: datetime
-) -> _BundleUpdater:
-    # Not on the trusted state itself: the updater keeps what it saw before it fails.
-    with (
-        storage_errors("cannot verify metadata in a temporary folder"),
-        tempfile.TemporaryDirectory(prefix="sealift-trust-") as name,
-    ):
-        folder = Path(name)
-        for role, data in state.metadata.items():
-            (folder / f"{role}.json").write_bytes(data)
-        newest = state.roots[max(state.roots)]
-        updater = _BundleUpdater(folder, _Members(members), newest, time)
-        updater.load(checked)
-    return updater
 
 
 def _explained(
