@@ -61,8 +61,8 @@ GGUF_TENSOR_NAME_BYTES: Final = 63  # GGML_MAX_NAME is 64 with its terminator
 GGUF_DIMENSIONS: Final = 4  # GGML_MAX_DIMS
 GGUF_ALIGNMENT: Final = 65_536  # everybody writes 32; a power of two of at least 8
 GGUF_VOCABULARY: Final = 524_288  # tokens; twice the largest seen
-GGUF_ARRAY_STRINGS: Final = 1_048_576  # items of any other array of strings; merges reach 515,000
-GGUF_INLINE_TEXT_BYTES: Final = 1 * MIB  # a longer string is kept undecoded
+GGUF_STRINGS: Final = 2_097_152  # items of all arrays of strings; 780,000 are the most seen
+GGUF_INLINE_TEXT_BYTES: Final = 1 * MIB  # strings of one header; what is longer stays undecoded
 GGUF_CHAT_TEMPLATE_BYTES: Final = 256 * KIB  # the longest seen are about 30 KiB
 GGUF_SHOWN_ITEMS: Final = 1024  # longer arrays are shown as null, as Ollama's /api/show does
 
@@ -90,9 +90,6 @@ PROBE_SECONDS: Final = 30  # for a confined child process to try every way out
 # -- the engine ---------------------------------------------------------------------------------
 TEMPLATE_MEMORY: Final = 256 * MIB  # beyond what the worker has; several times RENDERED_PROMPT_BYTES
 TEMPLATE_CHARS: Final = 1 * MIB  # the longest templates in the wild are about 30 KiB
-STOP_STRINGS: Final = 64  # OpenAI allows 4, Ollama does not say; each costs time at every token
-STOP_CHARS: Final = 1024
-TOP_LOGPROBS: Final = 20  # OpenAI's and Ollama's maximum
 NUM_PARALLEL: Final = 256  # LLAMA_MAX_SEQ of llama.cpp; more sequences abort the process
 PROMPT_TOKENS_BESIDE: Final = 128  # prompt tokens in a step that also continues running answers
 WORKERS: Final = 64  # processes that one launcher will have at a time
