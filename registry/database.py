@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,7 @@ from schemas.errors import (
 APPLICATION_ID: Final = 0x5EA11F70  # in the file's header: tells ours from any other database
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 
+_RETRY_SECONDS: Final = 0.01
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _NUMBERED: Final = re.compile(r"([0-9]{4})_[a-z0-9_]+\.sql")
@@ -105,9 +107,12 @@ def connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("BEGIN")  # one view: another process may be creating it right now
     version, owner = _pragma(connection, "user_version"), _pragma(connection, "application_id")
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    connection.execute("COMMIT")
     wanted = migrations()
-    if owner != APPLICATION_ID and (owner, version, _tables(connection)) != (0, 0, 0):
+    if owner != APPLICATION_ID and (owner, version, tables) != (0, 0, 0):
         raise StoreDamaged(f"{path} is not a catalogue of Sealift")
     if version > len(wanted):
         raise StoreDamaged(
@@ -116,11 +121,24 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             hint="Use that version, or another SEALIFT_HOME",
         )
     if version < len(wanted):
-        connection.execute("PRAGMA journal_mode = WAL")
+        _enter_wal(connection)
         _migrate(connection, wanted)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
     connection.execute("PRAGMA trusted_schema = OFF")
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Switch to write-ahead logging; SQLite does not wait for other openers here, so we do."""
+    deadline = time.monotonic() + limits.STORE_LOCK_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in _BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
 
 
 def migrations() -> list[Path]:
@@ -168,10 +186,6 @@ def statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(pending):
             yield pending
             pending = ""
-
-
-def _tables(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
