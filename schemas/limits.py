@@ -72,6 +72,7 @@ CONTEXT_TOKENS: Final = 2**24  # longest context any model was trained for, and 
 LEAST_CONTEXT_TOKENS: Final = 4  # as in Ollama
 STOP_STRINGS: Final = 64
 STOP_CHARS: Final = 1024
+RETRY_AFTER_SECONDS: Final = 2  # a short answer's time: a place in the queue may be free by then
 LOGIT_BIASES: Final = 1024  # OpenAI documents no bound; each costs time per token
 CHOICES: Final = 128  # OpenAI API reference, "n"
 TOP_LOGPROBS: Final = 20  # OpenAI API reference, "top_logprobs"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from registry.gguf.parse import TOKENS
+from registry.gguf.strings import TOKENS
 from registry.gguf.tables import ARCHITECTURES, ValueType
 from registry.gguf.types import GGUFArray, GGUFHeader
 from registry.gguf.window import refuse

@@ -22,24 +22,19 @@ Checks, numbered as the code refers to them; those on meaning follow in `registr
 
 from __future__ import annotations
 
-import codecs
 import struct
-from dataclasses import replace
-from itertools import repeat
-from operator import length_hint
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
+from registry.gguf.strings import TOKENS, check_utf8, walk_strings
 from registry.gguf.tables import REMOVED_TENSOR_TYPES, SCALAR_CODES, TENSOR_TYPES, ValueType
 from registry.gguf.types import GGUFArray, GGUFHeader, GGUFText, GGUFValue, TensorInfo
 from registry.gguf.window import Cursor, refuse
 from schemas import limits
 
-TOKENS: Final = "tokenizer.ggml.tokens"
-_BYTE_STRINGS: Final = frozenset({TOKENS, "tokenizer.ggml.merges"})
 _TEMPLATES: Final = "tokenizer.chat_template"  # and .NAME, and the list "…templates"
 _SCALARS: Final = {kind: struct.Struct("<" + code) for kind, code in SCALAR_CODES.items()}
-_LENGTH: Final = struct.Struct("<Q").unpack_from
 _LEAST_KEY: Final = 8 + 1 + 4 + 1  # length, one character, type, one byte
 _LEAST_TENSOR: Final = 8 + 1 + 4 + 4 + 8  # length, one character, dimensions, type, offset
 _DEFAULT_ALIGNMENT: Final = 32
@@ -47,7 +42,19 @@ _LEAST_ALIGNMENT: Final = 8
 _TEXT_HEAD: Final = 8  # bytes before a string's own: its length
 _ARRAY_HEAD: Final = 12  # before an array's items: their type and number
 _NOT_YET: Final = memoryview(b"")
-_SLICE: Final = 1 * limits.MIB
+
+
+@dataclass(slots=True)
+class Budget:
+    """What all values of a header together may still cost.
+
+    Attributes:
+        text_bytes: Bytes of strings to be decoded; what is longer stays as it lies in the file.
+        strings: Items in arrays of strings.
+    """
+
+    text_bytes: int = limits.GGUF_INLINE_TEXT_BYTES
+    strings: int = limits.GGUF_STRINGS
 
 
 def parse_header(cursor: Cursor, size: int) -> GGUFHeader:
@@ -60,6 +67,7 @@ def parse_header(cursor: Cursor, size: int) -> GGUFHeader:
     Raises:
         MalformedModel: Any of the module's checks failed.
     """
+    budget = Budget()
     version = _version(cursor)
     tensor_count = cursor.count("tensors", limits.GGUF_TENSORS, _LEAST_TENSOR)
     key_count = cursor.count("metadata keys", limits.GGUF_KEYS, _LEAST_KEY)
@@ -72,7 +80,7 @@ def parse_header(cursor: Cursor, size: int) -> GGUFHeader:
             raise refuse(f"key {key[:80]!r} is there twice")  # 4
         types[key] = cursor.value_type(f"the value of {key[:80]!r}")
         start = cursor.position
-        metadata[key] = value = _value(cursor, key, types[key])
+        metadata[key] = value = _value(cursor, key, types[key], budget)
         if isinstance(value, GGUFArray | GGUFText):
             head = _ARRAY_HEAD if isinstance(value, GGUFArray) else _TEXT_HEAD
             spans[key] = (start + head, cursor.position)
@@ -125,12 +133,12 @@ def _key(cursor: Cursor, index: int) -> str:  # 4
     return key
 
 
-def _value(cursor: Cursor, key: str, kind: ValueType) -> GGUFValue:
+def _value(cursor: Cursor, key: str, kind: ValueType, budget: Budget) -> GGUFValue:
     what = f"the value of {key[:80]!r}"
     if kind is ValueType.STRING:
-        return _string(cursor, key, what)
+        return _string(cursor, key, what, budget)
     if kind is ValueType.ARRAY:
-        return _array(cursor, key, what)
+        return _array(cursor, key, what, budget)
     layout = _SCALARS[kind]
     raw = cursor.take(layout.size, what)
     if kind is ValueType.BOOL and raw > b"\x01":
@@ -139,7 +147,7 @@ def _value(cursor: Cursor, key: str, kind: ValueType) -> GGUFValue:
     return value
 
 
-def _string(cursor: Cursor, key: str, what: str) -> str | GGUFText:
+def _string(cursor: Cursor, key: str, what: str, budget: Budget) -> str | GGUFText:
     length = cursor.u64(f"the length of {what}")
     if key.startswith(_TEMPLATES) and length > limits.GGUF_CHAT_TEMPLATE_BYTES:  # 8
         raise refuse(
@@ -149,35 +157,26 @@ def _string(cursor: Cursor, key: str, what: str) -> str | GGUFText:
     start = cursor.position
     cursor.need(start + length, what)
     cursor.position = end = start + length
-    if length <= limits.GGUF_INLINE_TEXT_BYTES:
-        try:
-            return cursor.data[start:end].decode("utf-8")
-        except UnicodeDecodeError:
-            raise refuse(f"{what} is not UTF-8") from None  # 6
-    _check_long_text(cursor.data, start, end, what)
-    return GGUFText(_NOT_YET)
-
-
-def _check_long_text(data: bytes, start: int, end: int, what: str) -> None:  # 6
-    """Decode piece by piece: one wide character would make the whole string four times as long."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    if length > budget.text_bytes:
+        check_utf8(cursor.data, start, end, what)
+        return GGUFText(_NOT_YET)
+    budget.text_bytes -= length
     try:
-        for at in range(start, end, _SLICE):
-            stop = min(at + _SLICE, end)
-            decoder.decode(data[at:stop], final=stop == end)
+        return cursor.data[start:end].decode("utf-8")
     except UnicodeDecodeError:
-        raise refuse(f"{what} is not UTF-8") from None
+        raise refuse(f"{what} is not UTF-8") from None  # 6
 
 
-def _array(cursor: Cursor, key: str, what: str) -> GGUFArray:
+def _array(cursor: Cursor, key: str, what: str, budget: Budget) -> GGUFArray:
     kind = cursor.value_type(f"the items of {what}")
     if kind is ValueType.ARRAY:
         raise refuse(f"{what} is an array of arrays, which the engine cannot read")  # 5
     items = f"items in {what}"
     if kind is ValueType.STRING:
-        limit = limits.GGUF_VOCABULARY if key == TOKENS else limits.GGUF_ARRAY_STRINGS
+        limit = limits.GGUF_VOCABULARY if key == TOKENS else budget.strings
         count = cursor.count(items, limit, 8)
-        _walk_strings(cursor, key, count, what)
+        budget.strings -= count
+        walk_strings(cursor, key, count, what)
     else:
         width = _SCALARS[kind].size
         count = cursor.count(items, limits.GGUF_HEADER_BYTES, width)
@@ -187,80 +186,6 @@ def _array(cursor: Cursor, key: str, what: str) -> GGUFArray:
         if kind is ValueType.BOOL and cursor.data[start : cursor.position].strip(b"\x00\x01"):
             raise refuse(f"{what} holds a byte other than 0 and 1 among its bools")  # 5
     return GGUFArray(kind, count, _NOT_YET)
-
-
-def _walk_strings(cursor: Cursor, key: str, count: int, what: str) -> None:
-    if key == TOKENS:
-        tokens = _collect(cursor, count, what)
-        if (twin := _first_twin(tokens)) is not None:  # 7
-            raise refuse(f"token {twin} is there twice: {tokens[twin][:40]!r}")
-    elif key in _BYTE_STRINGS:
-        _skip(cursor, count, what)
-    else:
-        try:
-            b"\x00".join(_collect(cursor, count, what)).decode("utf-8")
-        except UnicodeDecodeError:
-            raise refuse(f"{what} holds a string that is not UTF-8") from None  # 6
-
-
-def _skip(cursor: Cursor, count: int, what: str) -> None:
-    """Walk over ``count`` strings; this loop is most of what a header costs."""
-    position = cursor.position
-    todo = repeat(None, count)
-    while True:
-        data = cursor.data
-        try:
-            for _ in todo:
-                position += _LENGTH(data, position)[0] + 8
-            break
-        except (struct.error, OverflowError):  # past the bytes at hand, perhaps by 2**63
-            cursor.need(position + 8, what)
-            todo = repeat(None, length_hint(todo) + 1)
-    cursor.need(position, what)
-    cursor.position = position
-
-
-def _collect(cursor: Cursor, count: int, what: str) -> list[bytes]:
-    """Walk over ``count`` strings and keep them."""
-    items: list[bytes] = []
-    append = items.append
-    start = cursor.position
-    while len(items) < count:
-        data = cursor.data
-        end = start
-        try:
-            for _ in repeat(None, count - len(items)):
-                end = start + 8 + _LENGTH(data, start)[0]
-                append(data[start + 8 : end])
-                start = end
-        except (struct.error, OverflowError):
-            end = start + 8
-        if start > len(data):  # the last one was cut off: take it again from its beginning
-            end = start
-            start = len(data) - len(items.pop()) - 8
-        cursor.need(end, what)
-    cursor.position = start
-    return items
-
-
-def _first_twin(tokens: list[bytes]) -> int | None:
-    """Index of the first token that the engine takes for an earlier one.
-
-    It cuts a token at its first NUL and calls an empty one ``[EMPTY_n]``
-    (llama.cpp src/llama-vocab.cpp, ``llama_vocab::impl::load``).
-    """
-    if b"\x00" in b"".join(tokens):
-        tokens = [token.partition(b"\x00")[0] for token in tokens]
-    distinct = set(tokens)
-    if len(distinct) == len(tokens) and b"" not in distinct:
-        return None
-    seen: set[bytes] = set()
-    for index, token in enumerate(tokens):
-        name = token or b"[EMPTY_%d]" % index
-        if name in seen:
-            return index
-        seen.add(name)
-    return None
 
 
 def _alignment(metadata: dict[str, GGUFValue], types: dict[str, ValueType]) -> int:  # 9

@@ -67,7 +67,9 @@ class GGUFArray:
 
 @dataclass(frozen=True, slots=True)
 class GGUFText:
-    """A string too long to be decoded unasked (``GGUF_INLINE_TEXT_BYTES``); it is valid UTF-8.
+    """A string not decoded unasked, as it is long or many are (``GGUF_INLINE_TEXT_BYTES``).
+
+    It is valid UTF-8.
 
     Attributes:
         raw: Its bytes.
@@ -135,6 +137,8 @@ class GGUFHeader:
     def text(self, key: str) -> str | None:
         """A string of the metadata, or None where it is absent or something else."""
         value = self.metadata.get(key)
+        if isinstance(value, GGUFText):
+            return value.text()
         return value if isinstance(value, str) else None
 
     def integer(self, key: str) -> int | None:
