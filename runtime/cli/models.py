@@ -167,19 +167,12 @@ def show(
 
 
 def _shown(model: Model) -> dict[str, Any]:
-    facts = model.facts
-    return {
-        "name": model.name,
-        "digest": str(model.digest),
-        "size": model.size,
-        "modified_at": model.modified.isoformat(),
-        "details": {
-            "family": facts.get("architecture"),
-            "parameter_size": facts.get("parameter_size"),
-            "quantization_level": facts.get("quantization"),
-            "context_length": facts.get("context_length"),
-            "embedding_length": facts.get("embedding_length"),
-        },
-        "capabilities": list(model.capabilities),
-        "license": model.license,
-    }
+    """What ``/api/show`` answers, and which bytes it speaks of."""
+    from registry.gguf import read_header_file
+    from runtime.options import Options
+    from runtime.server import listing
+
+    header = read_header_file(model.weights)
+    document = listing.show(model, header, verbose=False, system=None, options=Options())
+    identity = {"name": model.name, "digest": str(model.digest), "size": model.size}
+    return {**identity, **document}

@@ -56,7 +56,8 @@ def model_page(output: Output, document: Mapping[str, Any]) -> None:
     info = document.get("model_info")
     info = info if isinstance(info, dict) else {}
     family = str(details.get("family", ""))
-    rows = []
+    rows = [("name", document.get("name")), ("digest", document.get("digest"))]
+    rows += [("size", bytes_text(_count(document, "size")) if "size" in document else None)]
     for label, key in _DETAILS:
         inside = f"{family}.{key}"  # where older servers tell the lengths
         rows.append((label, details.get(key) or info.get(inside)))
