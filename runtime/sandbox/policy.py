@@ -87,7 +87,7 @@ def worker_policy(pid: int) -> Policy:
     Args:
         pid: The process itself, the only one it may signal (``abort``, ``raise``).
     """
-    return Policy("worker", (*_common(pid), *_READ_ONLY))
+    return Policy("worker", (*_common(pid), *_READ_ONLY, _DATA_LIMIT))
 
 
 def front_end_policy(pid: int) -> Policy:
@@ -152,6 +152,9 @@ _MESSAGES: Final = (
     ),
 )
 _READ_ONLY: Final = (_none_set("open", 1, _O_WRITES), _none_set("openat", 2, _O_WRITES))
+# How much memory it may have is a worker's own to lower and raise again around a chat template
+# (RLIMIT_DATA, asm-generic/resource.h); the hard limit stays what it was.
+_DATA_LIMIT: Final = Rule("prlimit64", Action.ALLOW, (Condition(0, INT, 0), Condition(1, INT, 2)))
 
 
 def _socket_options() -> tuple[Rule, ...]:
