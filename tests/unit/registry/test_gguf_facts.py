@@ -10,10 +10,27 @@ from pathlib import Path
 
 import pytest
 
-from registry.gguf import GGUFHeader, model_facts, model_info, read_header, read_header_file
+from registry.gguf import (
+    GGUFArray,
+    GGUFHeader,
+    model_facts,
+    model_info,
+    read_header,
+    read_header_file,
+)
 from registry.gguf.facts import one_line, parameter_size
 from schemas.limits import GGUF_CHAT_TEMPLATE_BYTES
-from tests.gguf_files import TEMPLATE, Pieces, array, scalar, string, strings, tiny_gguf, u32
+from tests.gguf_files import (
+    TEMPLATE,
+    Pieces,
+    array,
+    scalar,
+    string,
+    strings,
+    tensor,
+    tiny_gguf,
+    u32,
+)
 
 
 def header_of(pieces: Pieces) -> GGUFHeader:
@@ -147,3 +164,38 @@ def test_model_info_is_what_ollama_shows() -> None:
     assert "general.name" not in info
     assert "tokenizer.chat_template" not in info
     assert model_info(header, verbose=True)["llama.long"] == [7] * 1025
+
+
+@pytest.mark.parametrize(
+    ("rows", "label"), [(1_000, "32K"), (42_000, "1.3M"), (31_250, "1M"), (4_203_000, "134M")]
+)
+def test_a_missing_size_label_is_rounded_from_the_tensors(rows: int, label: str) -> None:
+    entry = tensor("w", (32, rows), 2, 0)
+    header = header_of(Pieces(tensors=(entry,), data_bytes=-(-18 * rows // 32) * 32))
+    assert model_facts(header).size_label == label
+
+
+def test_braces_that_open_nothing() -> None:
+    template = string('{"tools": {{ messages }}, {"x": 1}}')
+    header = header_of(Pieces().with_value("tokenizer.chat_template", template))
+    assert model_facts(header).capabilities == ("completion",)
+
+
+def test_long_texts_are_shown_on_request_only() -> None:
+    header = header_of(Pieces().with_value("tokenizer.huggingface.json", string("{}" * 600_000)))
+    assert model_info(header)["tokenizer.huggingface.json"] is None
+    assert model_info(header, verbose=True)["tokenizer.huggingface.json"] == "{}" * 600_000
+
+
+def test_arrays_say_what_they_hold() -> None:
+    header = header_of(Pieces())
+    tokens = header.metadata["tokenizer.ggml.tokens"]
+    scores = header.metadata["tokenizer.ggml.scores"]
+    assert isinstance(tokens, GGUFArray)
+    assert isinstance(scores, GGUFArray)
+    assert (len(tokens), tokens.strings()) == (4, ("a", "b", "c", "d"))
+    assert scores.values() == (0.0, -1.0, -2.0, -3.0)
+    with pytest.raises(TypeError, match="strings"):
+        tokens.values()
+    with pytest.raises(TypeError, match="values"):
+        scores.strings()
