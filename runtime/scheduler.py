@@ -2,8 +2,8 @@
 
 A request takes a :class:`Lease` on a model. It waits its turn in one queue, first come first served
 per model, bounded over all models. A model is loaded once however many ask for it, and stays loaded
-for its keep-alive time after its last request. Everything here runs in one event loop; no state changes
-while another part of this module is half-way.
+for its keep-alive time after its last request. Everything here runs in one event loop; no
+state changes while another part of this module is half-way.
 """
 
 from __future__ import annotations
@@ -144,7 +144,9 @@ class _Ticket:
 class Lease:
     """The right to run one job at a time on a loaded model, until the ``async with`` block ends."""
 
-    def __init__(self, runner: _Runner, bury: Callable[[_Runner], None], job_id: int) -> None:
+    def __init__(
+        self, runner: _Runner, bury: Callable[[_Runner, WorkerFailed], SealiftError], job_id: int
+    ) -> None:
         if runner.worker is None:
             raise WorkerFailed("the worker is gone")
         self._runner = runner
@@ -167,9 +169,8 @@ class Lease:
             async with aclosing(self._worker.generate(job)) as events:
                 async for event in events:
                     yield event
-        except WorkerFailed:
-            self._bury(self._runner)
-            raise
+        except WorkerFailed as error:
+            raise self._bury(self._runner, error) from None
 
 
 class Scheduler:
@@ -221,11 +222,17 @@ class Scheduler:
         runner = self._runners.get(str(model.digest))
         if runner is None:
             return False
-        runner.keep_alive_ms = 0
-        if runner.state is _State.READY:
-            self._retire(runner)
+        self.retire(model)
         await runner.gone.wait()
         return True
+
+    def retire(self, model: Model) -> None:
+        """As :meth:`unload`, but nobody waits for it."""
+        runner = self._runners.get(str(model.digest))
+        if runner is not None:
+            runner.keep_alive_ms = 0
+            if runner.state is _State.READY:
+                self._retire(runner)
 
     def loaded(self) -> list[Loaded]:
         """Every model in memory, the one that expires last first."""
@@ -446,14 +453,16 @@ class Scheduler:
             self._forget(runner)
         self._dispatch()
 
-    def _bury(self, runner: _Runner) -> None:
-        """A worker died: whoever comes next gets another one."""
-        if self._runners.get(runner.key) is not runner or runner.state is _State.GONE:
-            return
-        _LOG.error("the worker of %s died", runner.model.name)
-        self._stop(runner)
-        self._forget(runner)
-        self._dispatch()
+    def _bury(self, runner: _Runner, error: WorkerFailed) -> SealiftError:
+        """A worker died: whoever comes next gets another one. Returns what to tell its requests."""
+        if self._closing:
+            return _stopping()
+        if self._runners.get(runner.key) is runner and runner.state is not _State.GONE:
+            _LOG.error("the worker of %s died: %s", runner.model.name, error)
+            self._stop(runner)
+            self._forget(runner)
+            self._dispatch()
+        return error
 
     def _drop_dead(self) -> None:
         """Workers that died while nobody used them."""

@@ -78,7 +78,10 @@ CHOICES: Final = 128  # OpenAI API reference, "n"
 TOP_LOGPROBS: Final = 20  # OpenAI API reference, "top_logprobs"
 HTTP_READ_SECONDS: Final = 60  # for a body to arrive
 HTTP_WRITE_SECONDS: Final = 60  # for a client to read on before it is dropped
-SHUTDOWN_SECONDS: Final = 5  # for running requests to notice that the server stops
+SHUTDOWN_SECONDS: Final = 5  # for a worker to end
+GOODBYE_SECONDS: Final = 1  # for clients to take the last bytes once the server stops
+STORE_THREADS: Final = 4  # that read the catalogue and model headers for the server
+LOG_LINES: Final = 10_000  # waiting for a slow standard error; more are dropped
 
 # -- the commands -----------------------------------------------------------------------------------
 ANSWER_LINE_BYTES: Final = 16 * MIB  # one NDJSON line of a server; `context` of long chats is largest

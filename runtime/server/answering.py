@@ -1,0 +1,140 @@
+"""One way to answer every request for text: resolve, wait for a turn, run, render."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from runtime.messages import Event, Failed, Finished, Piece
+from runtime.server.backend import Backend
+from runtime.server.ollama import JSON, NativeAnswer
+from runtime.server.requests import Answer, Generation, Timing, check_capabilities, make_job
+from schemas import errors, limits
+from schemas.errors import Cancelled, SealiftError, WorkerFailed
+
+STREAM: Final = "sealift.stream"
+_HEADERS: Final = {"Cache-Control": "no-cache"}
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """A streamed answer under way.
+
+    Kept with its request, so that the one place that turns errors into answers can end it well.
+    """
+
+    response: web.StreamResponse
+    answer: Answer
+
+
+async def answer(
+    http: web.Request, backend: Backend, request: Generation, reply: Answer
+) -> web.StreamResponse:
+    """Answer one request for text.
+
+    The model's turn is given back as soon as the last token is there, before a slow client has read
+    it all. Cancelling this (a client that went away) cancels the job in the worker at once.
+
+    Raises:
+        SealiftError: Before the first byte, or after it: see :class:`Stream`.
+    """
+    arrived = time.monotonic_ns()
+    model = await backend.model(request.reference, request.name)
+    check_capabilities(request, model)
+    spec = backend.spec(model, request.options)
+    pieces: list[Piece] = []
+    stream: Stream | None = None
+    finished: Finished | None = None
+    async with backend.scheduler.lease(model, spec, request.keep_alive_ms) as lease:
+        job = make_job(request, model, lease.job_id)
+        load_ns = time.monotonic_ns() - arrived
+        async with aclosing(lease.generate(job)) as events:
+            async for event in events:
+                if isinstance(event, Piece):
+                    if not request.stream:
+                        pieces.append(event)
+                        continue
+                    if stream is None:
+                        stream = await _open(http, reply)
+                    await write(http, stream.response, reply.piece(event))
+                elif isinstance(event, Finished):
+                    finished = event
+                else:
+                    _raise_if_failed(event)
+    if finished is None:
+        raise WorkerFailed("the worker ended an answer without a last word")
+    if finished.reason == "cancelled":
+        raise Cancelled("the answer was cancelled")
+    timing = Timing(time.monotonic_ns() - arrived, load_ns)
+    if not request.stream:
+        return web.Response(
+            body=reply.whole(pieces, finished, timing), headers={"Content-Type": JSON}
+        )
+    if stream is None:
+        stream = await _open(http, reply)
+    await write(http, stream.response, reply.closing(finished, timing))
+    await stream.response.write_eof()
+    return stream.response
+
+
+async def load_or_unload(
+    backend: Backend, request: Generation, reply: NativeAnswer
+) -> web.Response:
+    """Answer a request without a prompt: load the model, or unload it.
+
+    Raises:
+        SealiftError: The model is not there or could not be loaded.
+    """
+    model = await backend.model(request.reference, request.name)
+    if request.keep_alive_ms == 0:
+        await backend.scheduler.unload(model)
+        body = reply.idle("unload")
+    else:
+        spec = backend.spec(model, request.options)
+        async with backend.scheduler.lease(model, spec, request.keep_alive_ms):
+            body = reply.idle("load")
+    return web.Response(body=body, headers={"Content-Type": JSON})
+
+
+async def _open(http: web.Request, reply: Answer) -> Stream:
+    response = web.StreamResponse(headers={"Content-Type": reply.stream_type, **_HEADERS})
+    stream = Stream(response, reply)
+    await response.prepare(http)
+    http[STREAM] = stream
+    opening = reply.opening()
+    if opening:
+        await write(http, response, opening)
+    return stream
+
+
+async def write(http: web.Request, response: web.StreamResponse, data: bytes) -> None:
+    """Write a chunk; drop a client that reads nothing for ``HTTP_WRITE_SECONDS``.
+
+    Raises:
+        ConnectionError: The client is gone, or was dropped.
+    """
+    try:
+        async with asyncio.timeout(limits.HTTP_WRITE_SECONDS):
+            await response.write(data)
+    except TimeoutError:
+        if http.transport is not None:
+            http.transport.abort()
+        raise ConnectionAbortedError("the client reads nothing") from None
+
+
+def _raise_if_failed(event: Event) -> None:
+    if isinstance(event, Failed):
+        kind = _BY_CODE.get(event.code, WorkerFailed)
+        raise kind(event.what, why=event.why, hint=event.hint)
+
+
+def _all_kinds(root: type[SealiftError]) -> list[type[SealiftError]]:
+    return [root, *(kind for child in root.__subclasses__() for kind in _all_kinds(child))]
+
+
+_BY_CODE: Final = {kind.code: kind for kind in _all_kinds(errors.SealiftError)}
