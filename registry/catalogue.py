@@ -132,12 +132,12 @@ class Catalogue:
             rows = self._rows(
                 _MODEL + where, reference.repository, str(reference.digest), reference.tag
             )
-        return _model(rows[0], reference) if rows else None
+        return _model(rows[0], reference.tag) if rows else None
 
     def models(self) -> list[ModelRecord]:
         """Every name in the store, the newest first."""
         rows = self._rows(_MODEL + " WHERE t.tag IS NOT NULL ORDER BY t.updated_at DESC, r.name")
-        return [_model(row, Reference.parse(f"{row[0]}:{row[1]}")) for row in rows]
+        return [_model(row) for row in rows]
 
     def referrers(self, subject: Digest) -> list[Descriptor]:
         """Manifests that name ``subject`` (OCI distribution-spec 1.1 "Listing Referrers")."""
@@ -235,11 +235,12 @@ class Catalogue:
         return [AuditEntry(seq, json.loads(document)) for seq, document in rows]
 
 
-def _model(row: tuple[Any, ...], asked: Reference) -> ModelRecord:
-    _, tag, digest, media_type, artifact_type, size, document, created, modified, facts = row
+def _model(row: tuple[Any, ...], asked_tag: str = "") -> ModelRecord:
+    name, tag, digest, media_type, artifact_type, size, document, created, modified, facts = row
+    namespace, _, name = name.partition("/")
     manifest = Manifest.parse(document, media_type=media_type)
     return ModelRecord(
-        reference=Reference(asked.namespace, asked.name, tag or asked.tag),
+        reference=Reference(namespace, name, tag or asked_tag),
         descriptor=Descriptor(media_type, Digest.parse(digest), size, artifact_type=artifact_type),
         manifest=manifest,
         created=from_microseconds(created),

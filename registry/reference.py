@@ -4,11 +4,11 @@
 
     reference ::= [host [":" port] "/"] [namespace "/"] name [":" tag] ["@" digest]
     host      ::= a component with a "." or a port, or "localhost"
-    namespace, name ::= [a-z0-9]+ (("." | "_" | "__" | "-"+) [a-z0-9]+)*
+    namespace, name ::= [a-z0-9]+ (("." | "_" | "__" | "-"+) [a-z0-9]+)*, and no namespace is a host
     tag       ::= [a-z0-9_][a-z0-9._-]{0,127}
 
-The components are those of the OCI distribution-spec 1.1, narrowed to lower case so that no two names
-differ by case alone (a FAT or NTFS stick, a TUF glob and a URL must all tell them apart).
+The components are those of the OCI distribution-spec 1.1, narrowed to lower case so that no two
+names differ by case alone (a FAT or NTFS stick, a TUF glob and a URL must all tell them apart).
 """
 
 from __future__ import annotations
@@ -52,6 +52,11 @@ class Reference:
         for part in (self.namespace, self.name):
             if not _COMPONENT.fullmatch(part):
                 raise InvalidName("invalid model name", why=f"bad component {part!r}", hint=_HINT)
+        if _is_host(self.namespace):
+            # Without its host it would be read as one: two models, one printed name.
+            raise InvalidName(
+                "invalid model name", why=f"namespace {self.namespace!r} looks like a host"
+            )
         if not _TAG.fullmatch(self.tag):
             raise InvalidName("invalid model name", why=f"bad tag {self.tag!r}", hint=_HINT)
         if self.host is not None and not _HOST.fullmatch(self.host):
