@@ -139,6 +139,7 @@ class StagingArea:
         with storage_errors(f"cannot store blob {digest.short}"):
             fd = os.open(path, _CREATE, 0o444)
             try:
+                os.fchmod(fd, 0o444)  # whatever the umask
                 copy_verified(source, fd, digest, size, progress=progress, at_end=at_end)
                 os.fsync(fd)
             except BaseException:
