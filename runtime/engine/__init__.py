@@ -10,7 +10,7 @@ from runtime.messages import Event, Job
 class Engine(Protocol):
     """One loaded model and the sequences that it is continuing.
 
-    Driven by one thread: ``submit`` and ``cancel`` between steps, ``step`` in a loop while ``busy``.
+    Driven by one thread, the main one: ``submit`` and ``cancel`` between steps, ``step`` in a loop while ``busy``.
     Every job ends with exactly one ``Finished`` or ``Failed``.
     """
 
@@ -24,7 +24,7 @@ class Engine(Protocol):
         ...
 
     def cancel(self, job_id: int) -> None:
-        """End a job with ``Finished(reason="cancelled")`` at the next step; unknown ids are ignored."""
+        """End a job with ``Finished(reason="cancelled")`` at the next step, if it is known."""
         ...
 
     def step(self) -> list[Event]:

@@ -1,4 +1,4 @@
-"""Limits around code that a model file brings along: processor time and memory of its chat template.
+"""Limits around code that a model file brings along: time and memory of its chat template.
 
 Jinja's sandbox keeps a template from reaching the interpreter, not from asking for ten to the ninth
 spaces or looping for ever. Both limits are the kernel's, so no filter or operator slips past them.
@@ -6,7 +6,6 @@ spaces or looping for ever. Both limits are the kernel's, so no filter or operat
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
 from collections.abc import Callable
@@ -31,15 +30,12 @@ class _TimeUp(BaseException):
 class Guard:
     """Runs work of a template within limits. To be used from the main thread.
 
-    Stage one is a timer whose signal raises in the interpreter. Stage two, at twice the time, is for
-    a single long call in C that never comes back to the interpreter: its signal ends the process.
+    Stage one is a timer whose signal raises in the interpreter. Stage two, at twice the time, is
+    for a single call in C that never comes back to the interpreter: its signal ends the process.
 
     Args:
         seconds: Processor time for one :meth:`run`.
         memory: Bytes that one :meth:`run` may add to the process.
-
-    Raises:
-        SandboxUnavailable: ``/proc`` cannot be read.
     """
 
     def __init__(
@@ -51,17 +47,6 @@ class Guard:
         self._seconds = seconds
         self._memory = memory
         self._armed = False
-        try:
-            # Opened once: after confinement /proc is out of sight, but a descriptor still reads.
-            self.descriptor = os.open(_STATM, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise SandboxUnavailable(
-                "a template's memory cannot be limited", why=str(error), hint="Mount /proc."
-            ) from error
-
-    def close(self) -> None:
-        """Close the descriptor; :meth:`run` is of no use any more."""
-        os.close(self.descriptor)
 
     def run(self, work: Callable[[], T]) -> T:
         """Call ``work`` within the limits.
@@ -92,11 +77,12 @@ class Guard:
             resource.setrlimit(resource.RLIMIT_DATA, before)
 
     def _limit_memory(self, hard: int) -> None:
-        fields = os.pread(self.descriptor, _STATM_BYTES, 0).split()
-        soft = int(fields[_STATM_DATA_FIELD]) * resource.getpagesize() + self._memory
-        if hard != resource.RLIM_INFINITY:
-            soft = min(soft, hard)
         try:
+            with _STATM.open("rb") as file:
+                pages = int(file.read(_STATM_BYTES).split()[_STATM_DATA_FIELD])
+            soft = pages * resource.getpagesize() + self._memory
+            if hard != resource.RLIM_INFINITY:
+                soft = min(soft, hard)
             resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
         except (OSError, ValueError) as error:
             raise SandboxUnavailable(

@@ -35,7 +35,9 @@ _SPECIAL: Final = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
 _CACHE_LINE: Final = re.compile(r"(?:kv_cache|memory_recurrent)\w*: +size = +([0-9.]+) MiB")
 _MICROBATCH: Final = 512
 _LOG_LINES: Final = 400
-_LOG_ERROR: Final = 3
+# ggml.h, enum ggml_log_level; llama-cpp-python's own table is an older one.
+_LOG_ERROR: Final = 4
+_LOG_LEVELS: Final = frozenset({2, 3, _LOG_ERROR})  # information, warnings, errors
 
 
 class _Log:
@@ -49,11 +51,12 @@ class _Log:
         lib.llama_log_set(self._callback, ctypes.c_void_p(0))
 
     def _take(self, level: int, text: bytes, _data: object) -> None:
+        if level not in _LOG_LEVELS:
+            return
         line = text.decode("utf-8", "replace").strip()
-        if line and line != ".":
-            self.lines.append(line)
-            if level == _LOG_ERROR:
-                self.errors.append(line)
+        self.lines.append(line)
+        if level == _LOG_ERROR:
+            self.errors.append(line)
 
 
 _log = _Log()
@@ -316,7 +319,6 @@ class LlamaEngine:
         if self._context:
             lib.llama_free(self._context)
             lib.llama_model_free(self._model)
-            self._guard.close()
         self._context = self._model = None
 
     # -- the engine's interface -------------------------------------------------------------------

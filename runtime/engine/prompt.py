@@ -89,8 +89,8 @@ def tokenize_spans(
 ) -> list[int]:
     """Tokenise a rendered prompt; only what the template said can become a special token.
 
-    Text is cut at special tokens only, and only around a stretch where a client spelled one, so that
-    the common prompt is tokenised in one piece, as it was in training.
+    Text is cut at special tokens only, and only around a stretch where a client spelled one, so
+    that the common prompt is tokenised in one piece, as it was in training.
     """
     tokens: list[int] = []
     for text, special in _pieces(spans, spellings):

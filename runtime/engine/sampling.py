@@ -1,8 +1,8 @@
 """From the sampling options of a job to the samplers that it needs, neutral ones left out.
 
-Order as in llama-server: bias, penalties, top-k, typical, top-p, min-p, temperature, draw. Penalties
-and biases that do nothing cost some 160 microseconds a token, and top-p without top-k 350, so nothing
-is in the plan that changes nothing, and top-k comes as early as it may.
+Order as in llama-server: bias, penalties, top-k, typical, top-p, min-p, temperature, draw.
+Penalties that do nothing cost some 160 microseconds a token, and top-p without top-k 350, so the
+plan holds nothing that changes nothing, and top-k comes as early as it may.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Chat templates: Jinja out of a model file, rendered so that user text stays user text.
 
 The environment is that of Hugging Face transformers (``chat_template_utils.py``), in Jinja's
-immutable sandbox. Every string that a client wrote is marked on its way in, so that in the rendered
-prompt it is known, character for character, what the template said and what the user said; only what
-the template said may count as special tokens.
+immutable sandbox. Every string that a client wrote is marked on its way in, so that in the
+rendered prompt it is known, character for character, what the template said and what the user said;
+only what the template said may count as special tokens.
 
 A mark changes a string, and templates look at strings. So rendering is tried from the strictest
 marking on, and the first is taken that equals the unmarked rendering once the marks are off:

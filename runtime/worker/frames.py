@@ -1,7 +1,7 @@
 """The codec of frames between the front-end and a worker. Pure: bytes in, documents out.
 
-A frame is the length of its body as four bytes, big-endian, then the body: one JSON object in UTF-8.
-Strings that came out of somebody's JSON may hold half a surrogate pair, so those pass.
+A frame is the length of its body as four bytes, big-endian, then the body: one JSON object in
+UTF-8. Strings that came out of somebody's JSON may hold half a surrogate pair, so those pass.
 """
 
 from __future__ import annotations

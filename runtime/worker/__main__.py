@@ -1,0 +1,143 @@
+"""The worker process: ``python -m runtime.worker FD PARENT``, started by the launcher.
+
+It reads one frame, the :class:`runtime.messages.WorkerSpec`; confines itself; loads the model;
+answers ``ready`` or ``failed``; and serves until the other end of the socket closes. Nothing of the
+model file is read before the sandbox is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Final
+
+from runtime.engine import Engine
+from runtime.engine.threads import physical_cores
+from runtime.launcher import die_with_parent
+from runtime.messages import Job, WorkerReady, WorkerSpec, event_document
+from runtime.sandbox import SandboxReport, attempt_all, confine_worker
+from runtime.worker.frames import FrameDecoder, NeedData, encode
+from schemas.errors import LoadFailed, SealiftError
+
+_RECEIVE_BYTES: Final = 256 * 1024
+# The engine and its libraries: our own or installed code, loaded before the gates close.
+_ENGINE: Final = "runtime.engine.llama"
+
+
+class Channel:
+    """The worker's end of the socketpair."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._decoder = FrameDecoder()
+
+    def send(self, document: dict[str, Any]) -> None:
+        """Send one frame, waiting for the front-end to take it."""
+        self._connection.sendall(encode(document))
+
+    def receive(self, *, wait: bool) -> list[dict[str, Any]]:
+        """All documents that have arrived; at least one if ``wait``.
+
+        Raises:
+            EOFError: The front-end is gone.
+        """
+        documents: list[dict[str, Any]] = []
+        while True:
+            while not isinstance(document := self._decoder.next_document(), NeedData):
+                documents.append(document)
+            flags = 0 if wait and not documents else socket.MSG_DONTWAIT
+            try:
+                data = self._connection.recv(_RECEIVE_BYTES, flags)
+            except BlockingIOError:
+                return documents
+            except ConnectionError as error:
+                raise EOFError from error
+            if not data:
+                raise EOFError
+            self._decoder.feed(data)
+
+
+def serve(channel: Channel, engine: Engine) -> None:
+    """Serve until the front-end is gone or says ``stop``.
+
+    Raises:
+        EOFError: The front-end is gone.
+    """
+    while True:
+        for document in channel.receive(wait=not engine.busy):
+            operation = document["op"]
+            if operation == "submit":
+                engine.submit(Job.from_document(document["job"]))
+            elif operation == "cancel":
+                engine.cancel(document["id"])
+            elif operation == "probe":
+                channel.send({"probe": [attempt.document() for attempt in attempt_all()]})
+            elif operation == "stop":
+                return
+        if engine.busy:
+            events = engine.step()
+            if events:
+                channel.send({"events": [event_document(event) for event in events]})
+
+
+def load(spec: WorkerSpec, descriptor: int) -> tuple[Engine, WorkerReady]:
+    """Confine this process, then load the model.
+
+    Raises:
+        SealiftError: It cannot be confined or loaded; the process must end.
+    """
+    began = time.monotonic_ns()
+    if spec.num_threads <= 0:
+        spec = replace(spec, num_threads=physical_cores())
+    report = _confine(Path(spec.model_path), descriptor)
+    from runtime.engine.llama import LlamaEngine
+
+    engine = LlamaEngine(spec)
+    return engine, WorkerReady(
+        pid=os.getpid(),
+        load_ns=time.monotonic_ns() - began,
+        context_length=engine.context_length,
+        model_bytes=engine.model_bytes,
+        kv_bytes=engine.kv_bytes,
+        sandbox=report.document(),
+        engine=engine.description,
+    )
+
+
+def _confine(model: Path, descriptor: int) -> SandboxReport:
+    return confine_worker(readable=[model], keep_descriptors=[descriptor], preload=[_ENGINE])
+
+
+def main() -> None:
+    """Entry point."""
+    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front-end decides when a worker ends
+    channel = Channel(socket.socket(fileno=descriptor))
+    try:
+        spec = WorkerSpec(**channel.receive(wait=True)[0]["spec"])
+        try:
+            engine, ready = load(spec, descriptor)
+        except SealiftError as error:
+            channel.send({"failed": error.document()})
+            return
+        except MemoryError:
+            channel.send({"failed": LoadFailed("the model does not fit in memory").document()})
+            return
+        channel.send({"ready": asdict(ready)})
+        serve(channel, engine)
+    except EOFError:
+        pass
+    except ConnectionError:
+        pass
+
+
+if __name__ == "__main__":
+    main()
+    # No tearing down of a model that the kernel frees faster.
+    os._exit(0)
