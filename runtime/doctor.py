@@ -63,6 +63,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         ("store", _store),
         ("worker", lambda _: _sandbox("worker")),
         ("front-end", lambda _: _sandbox("front-end")),
+        ("engine", _engine),
         ("server", _server),
     )
     for name, check in checks:
@@ -167,6 +168,30 @@ def _sandbox(process: str) -> Finding:
     weak = not str(report["landlock"]).startswith("ABI")
     hint = "seccomp holds without it; a newer kernel adds Landlock" if weak else ""
     return Finding(process, "note" if weak else "ok", "; ".join(layers), hint)
+
+
+def _engine(settings: Settings) -> Finding:
+    """Decode a real prompt with the smallest model that is here."""
+    if any(importlib.util.find_spec(module) is None for module in _SERVING):
+        return Finding("engine", "note", "not tried: not installed")
+    from runtime.models import Models
+    from runtime.options import Options
+    from runtime.trial import decode
+
+    try:
+        with Store.open(settings.home, create=False) as store:
+            models = Models(store).all()
+    except NotFound:
+        models = []
+    if not models:
+        return Finding("engine", "note", "not tried: no model is here yet")
+    smallest = min(models, key=lambda model: model.size)
+    spec = smallest.worker_spec(
+        Options(), context=0, parallel=1, threads=settings.serve.num_threads
+    )
+    trial = decode(spec, settings.serve.load_timeout_ms / 1000)
+    rates = f"{trial.prompt_rate:.0f} tokens/s in, {trial.output_rate:.0f} out"
+    return Finding("engine", "ok", f"{smallest.name}: {rates}; {trial.engine}")
 
 
 def _server(settings: Settings) -> Finding:

@@ -19,14 +19,12 @@ def serve(
     """Serve the store's models on this machine's loopback address."""
     from dataclasses import replace
 
-    from runtime.client import Address
     from runtime.server.serve import run
     from schemas.settings import load
 
     settings = load()
     if host is not None:
-        address = str(Address.parse(host))
-        settings = replace(settings, serve=replace(settings.serve, host=address))
+        settings = replace(settings, serve=replace(settings.serve, host=host))
     run(settings)
 
 
