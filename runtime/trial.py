@@ -1,12 +1,13 @@
 """One real prompt through a real, confined worker: does the engine work on this processor?
 
-An engine built for another processor loads, and dies at its first long prompt; only decoding shows it.
+An engine built for another processor loads, and dies at its first long prompt: only decoding shows
+it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -53,17 +54,17 @@ def decode(spec: WorkerSpec, timeout: float) -> Trial:
         SandboxUnavailable: The worker cannot be confined here.
         WorkerFailed: It died: most likely the engine was built for another processor.
     """
-    with Launcher.start() as launcher:
+    with closing(Launcher.start()) as launcher:
         return asyncio.run(_decode(launcher, replace(spec, context_length=_CONTEXT), timeout))
 
 
-async def _decode(launcher: Launcher, spec: WorkerSpec, timeout: float) -> Trial:
-    worker = await Worker.start(launcher, spec, timeout)
+async def _decode(launcher: Launcher, spec: WorkerSpec, seconds: float) -> Trial:
+    worker = await Worker.start(launcher, spec, seconds)
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(seconds):
             finished = await _answer(worker)
     except TimeoutError:
-        raise LoadFailed("the engine does not answer", why=f"more than {timeout:g} s") from None
+        raise LoadFailed("the engine does not answer", why=f"more than {seconds:g} s") from None
     finally:
         await worker.stop()
     return Trial(
