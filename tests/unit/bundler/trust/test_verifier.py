@@ -82,9 +82,7 @@ def test_same_bundle_again_changes_nothing(simulator: Simulator) -> None:
 
 
 def test_newer_bundle_replaces_the_state(simulator: Simulator) -> None:
-    state = verify_bundle_trust(
-        simulator.state(), simulator.issue(), now=NOW, floor=None
-    ).new_state
+    state = verify_bundle_trust(simulator.state(), simulator.issue(), now=NOW, floor=None).new_state
     simulator.bump("timestamp", "snapshot", LIBRARY)
     simulator.add_target(LIBRARY, MODEL, b"another manifest")
     verified = verify_bundle_trust(state, simulator.issue(), now=NOW, floor=NOW)
@@ -122,9 +120,7 @@ def test_expired_root_on_the_way_does_not_matter(simulator: Simulator) -> None:
 
 
 def test_growing_thresholds_keeps_what_was_signed(simulator: Simulator) -> None:
-    state = verify_bundle_trust(
-        simulator.state(), simulator.issue(), now=NOW, floor=None
-    ).new_state
+    state = verify_bundle_trust(simulator.state(), simulator.issue(), now=NOW, floor=None).new_state
     simulator.set_threshold("root", 2, 3)
     simulator.set_threshold("targets", 2, 3)
     simulator.bump()
@@ -149,7 +145,7 @@ def test_replaced_timestamp_and_snapshot_keys_end_a_fast_forward(simulator: Simu
 def test_metadata_is_valid_until_it_expires_and_not_a_second_longer(simulator: Simulator) -> None:
     members = simulator.issue()
     late = NOW + YEAR - timedelta(seconds=1)
-    assert verify_bundle_trust(simulator.state(), members, now=late, floor=None)
+    verify_bundle_trust(simulator.state(), members, now=late, floor=None)
 
 
 def test_floor_stands_in_for_a_clock_that_was_set_back(simulator: Simulator) -> None:
@@ -238,9 +234,7 @@ def test_damaged_trusted_state_stops_the_import(simulator: Simulator) -> None:
             good.roots,
             {**good.metadata, "timestamp": text(changed)},
         ),
-        TrustState(
-            good.anchor, good.fingerprint, {**good.roots, 3: good.roots[1]}, good.metadata
-        ),
+        TrustState(good.anchor, good.fingerprint, {**good.roots, 3: good.roots[1]}, good.metadata),
     ]
     for state in bad_states:
         with pytest.raises(StoreDamaged):
