@@ -69,12 +69,15 @@ def install(store: Store, model: TinyModel, name: str | None) -> None:
 
 
 def snapshot(home: Path) -> dict[str, bytes]:
-    """Every file under a folder with its content, links and folders included by name."""
+    """Every file under a folder with its content, folders by name.
+
+    Without SQLite's ``-shm``: shared memory of the open handles, in which readers mark themselves.
+    """
     found = {}
     for folder, folders, files in os.walk(home):
         for name in folders:
             found[str((Path(folder) / name).relative_to(home)) + "/"] = b""
-        for name in files:
+        for name in (name for name in files if not name.endswith("-shm")):
             path = Path(folder) / name
             found[str(path.relative_to(home))] = path.read_bytes()
     return found
