@@ -19,7 +19,7 @@ def created(out: Output, result: Created) -> None:
     for model in descriptor.models:
         out.line(f"signed   {model.reference}  {model.manifest.digest.short}")
     out.line(f"wrote    {result.path} ({bytes_text(result.size)}), bundle {descriptor.sequence}")
-    out.line(f"root     {result.fingerprint}")
+    out.line(f"root     {result.fingerprint.hex}")
     out.note("Tell the far side this root's fingerprint by another way than the stick.")
     out.result(
         {
@@ -57,7 +57,7 @@ def publisher(out: Output, result: Publisher) -> None:
         [
             ("publisher", result.name),
             ("signs for", ", ".join(result.namespaces)),
-            ("fingerprint", result.fingerprint),
+            ("fingerprint", result.fingerprint.hex),
         ]
     )
     out.note("Next: `bundle keys root -o root.json`; tell its fingerprint by another way.")
@@ -73,13 +73,13 @@ def publisher(out: Output, result: Publisher) -> None:
 def exported_root(out: Output, result: Publisher, path: Path) -> None:
     """``bundle keys root``."""
     out.line(f"wrote        {path}")
-    out.line(f"fingerprint  {result.fingerprint}")
+    out.line(f"fingerprint  {result.fingerprint.hex}")
     out.result({"path": str(path), "rootFingerprint": str(result.fingerprint)})
 
 
 def anchor(out: Output, known: KnownAnchor) -> None:
     """``bundle trust init``."""
-    out.line(f"trusted  {known.anchor.name}  {known.anchor.fingerprint}")
+    out.line(f"trusted  {known.anchor.name}  {known.anchor.fingerprint.hex}")
     out.result(_anchor(known))
 
 
@@ -87,7 +87,7 @@ def anchors(out: Output, known: list[KnownAnchor]) -> None:
     """``bundle trust show``."""
     for each in known:
         out.line(f"{each.anchor.name}  pinned {rfc3339(each.anchor.added)}")
-        out.fields([("fingerprint", each.anchor.fingerprint)], indent=2)
+        out.fields([("pinned root", each.anchor.fingerprint.hex)], indent=1)
         rows = ((f"  {role}", v, expires) for role, (v, expires) in each.roles.items())
         out.table(("  ROLE", "VERSION", "EXPIRES"), rows, right=("VERSION",))
     if not known:
@@ -98,7 +98,7 @@ def anchors(out: Output, known: list[KnownAnchor]) -> None:
 def unpinned(out: Output, known: KnownAnchor, *, dry_run: bool) -> None:
     """``bundle trust remove``."""
     verb = "would forget" if dry_run else "forgot"
-    out.line(f"{verb}  {known.anchor.name}  {known.anchor.fingerprint}")
+    out.line(f"{verb}  {known.anchor.name}  {known.anchor.fingerprint.hex}")
     out.result({**_anchor(known), "removed": not dry_run})
 
 
