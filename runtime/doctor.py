@@ -159,7 +159,7 @@ def _store(settings: Settings) -> Finding:
         detail = f"{lost} of {len(sizes)} blobs are missing, {wrong} have a wrong size"
         return Finding("store", "bad", detail, "Import the bundle again")
     total = sum(sizes.values()) / 1e9
-    return Finding("store", "ok", f"{models} models, {len(sizes)} blobs, {total:.2f} GB")
+    return Finding("store", "ok", f"models: {models}, blobs: {len(sizes)}, {total:.2f} GB")
 
 
 def _sandbox(process: str) -> Finding:

@@ -71,7 +71,7 @@ def copy(
     output = Output(json=json)
     with open_store() as store:
         record = store.copy_model(*names)
-    output.line(f"{record.reference.shortest} is now {names[0].shortest} too.")
+    output.line(f"copied {names[0].shortest} to {record.reference.shortest}")
     digest = str(record.descriptor.digest)
     output.result({"name": record.reference.shortest, "digest": digest})
 
@@ -96,8 +96,8 @@ def remove(
         for reference in references:
             freed = 0 if dry_run else store.remove_model(reference).bytes
             removed.append({"name": reference.shortest, "freed": freed})
-            verb = "would remove" if dry_run else f"removed, {bytes_text(freed)} freed:"
-            output.line(f"{verb} {reference.shortest}")
+            done = f"removed {reference.shortest}, {bytes_text(freed)} freed"
+            output.line(f"would remove {reference.shortest}" if dry_run else done)
     output.result({"removed": removed, "dry_run": dry_run})
 
 

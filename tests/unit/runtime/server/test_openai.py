@@ -1,0 +1,330 @@
+"""OpenAI's dialect: requests in, answers out, every field honoured or refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.messages import Chat, Finished, Message, Piece, Text
+from runtime.server.openai import (
+    OpenAIAnswer,
+    error_document,
+    parse_chat,
+    parse_completion,
+)
+from runtime.server.requests import Generation, Timing, make_job
+from schemas.errors import NotFound, SealiftError, ServerBusy, UsageError, WorkerFailed
+from tests.support.models import model
+from tests.support.requests import JSON, bodies
+
+CHAT: dict[str, Any] = {
+    "model": "tiny",
+    "messages": [{"role": "user", "content": "Hi"}],
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "max_tokens": 5,
+    "max_completion_tokens": 7,
+    "seed": 1,
+    "stop": "x",
+    "temperature": 0.5,
+    "top_p": 0.5,
+    "frequency_penalty": 1,
+    "presence_penalty": -1,
+    "response_format": {"type": "text"},
+    "tools": [],
+    "tool_choice": "auto",
+    "n": 1,
+    "logit_bias": {"12": 5},
+    "logprobs": True,
+    "top_logprobs": 2,
+    "modalities": ["text"],
+    "functions": [],
+    "user": "me",
+}
+COMPLETION: dict[str, Any] = {
+    "model": "tiny",
+    "prompt": "Hi",
+    "suffix": "",
+    "echo": False,
+    "logprobs": 1,
+    "best_of": 1,
+    "n": 1,
+    "stop": ["x"],
+    "max_tokens": 3,
+    "stream": False,
+}
+DONE = Finished(1, "stop", 5, 7, 8, 9)
+TIMING = Timing(1, 1)
+
+
+@given(bodies(CHAT))
+def test_any_chat_body(body: dict[str, Any]) -> None:
+    _check(parse_chat, body)
+
+
+@given(bodies(COMPLETION))
+def test_any_completion_body(body: dict[str, Any]) -> None:
+    _check(parse_completion, body)
+
+
+@given(st.lists(JSON, max_size=3))
+def test_any_messages(messages: list[Any]) -> None:
+    _check(parse_chat, {"model": "tiny", "messages": messages})
+
+
+def _check(parse: Any, body: dict[str, Any]) -> None:
+    try:
+        request: Generation = parse(body)
+        json.dumps(make_job(request, model(), 1).document())
+    except SealiftError as error:
+        status = error.http_status
+        assert 400 <= status < 500
+
+
+def test_every_field_is_honoured() -> None:
+    request = parse_chat(CHAT)
+    assert request.stream
+    assert request.include_usage
+    assert request.prompt == Chat((Message("user", "Hi"),))
+    sampling = make_job(request, model(), 1).sampling
+    assert sampling.num_predict == 7
+    assert (sampling.seed, sampling.stop, sampling.temperature, sampling.top_p) == (
+        1,
+        ("x",),
+        0.5,
+        0.5,
+    )
+    assert (sampling.frequency_penalty, sampling.presence_penalty) == (1, -1)
+    assert (sampling.logprobs, sampling.top_logprobs, sampling.logit_bias) == (True, 2, {"12": 5.0})
+
+
+def test_what_is_left_open_stays_the_models() -> None:
+    request = parse_chat({"model": "tiny", "messages": CHAT["messages"]})
+    assert request.options.sampling == {}
+    assert not request.stream
+
+
+def test_message_parts_and_roles() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
+    messages = [
+        {"role": "developer", "content": "D"},
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "2"},
+    ]
+    prompt = parse_chat({"model": "tiny", "messages": messages}).prompt
+    assert isinstance(prompt, Chat)
+    assert prompt.messages == (
+        Message("system", "D"),
+        Message("user", "a\nb"),
+        Message("assistant", "", tool_calls=({"function": {"name": "f", "arguments": {"x": 1}}},)),
+        Message("tool", "2", tool_call_id="1"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"messages": []}, "[] is too short - 'messages'"),
+        ({"n": 2}, '"n" above 1 is not supported yet'),
+        ({"n": 0}, '"n" must be between 1 and 128'),
+        ({"temperature": 3}, '"temperature" must be between 0 and 2'),
+        ({"max_tokens": 0}, '"max_tokens" must be between 1 and 16777216'),
+        (
+            {"response_format": {"type": "json_object"}},
+            "this version cannot hold answers to a format yet",
+        ),
+        (
+            {"response_format": {"type": "xml"}},
+            '"response_format.type" must be text, json_object or json_schema',
+        ),
+        ({"functions": [{}]}, '"functions" is not supported'),
+        ({"modalities": ["audio"]}, '"modalities" other than text are not made here'),
+        ({"tool_choice": "required"}, '"tool_choice" needs "tools"'),
+        ({"logprobs": False}, '"top_logprobs" needs "logprobs" to be true'),
+        ({"logit_bias": {"a": 1}}, '"logit_bias" must map token ids to numbers'),
+        ({"logit_bias": {"1": 101}}, '"logit_bias.1" must be between -100 and 100'),
+        (
+            {"reasoning_effort": "max"},
+            '"reasoning_effort" must be none or one of minimal, low, medium, high, xhigh',
+        ),
+        (
+            {"messages": [{"role": "ai"}]},
+            '"messages[0].role" must be one of system, developer, user, assistant, tool',
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            'message parts of type "image_url" are not taken yet',
+        ),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "assistant",
+                        "tool_calls": [{"function": {"name": "f", "arguments": "["}}],
+                    }
+                ]
+            },
+            '"messages[0].tool_calls[0].function.arguments" is not a JSON object in a string',
+        ),
+    ],
+)
+def test_refusals(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(SealiftError) as caught:
+        parse_chat({**CHAT, **change})
+    assert caught.value.line() == text
+    assert caught.value.http_status == 400
+
+
+def test_tools_and_the_choice_of_none() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    prompt = parse_chat({**CHAT, "tools": tools, "tool_choice": "none"}).prompt
+    assert isinstance(prompt, Chat)
+    assert prompt.tools == ()
+    with pytest.raises(SealiftError, match='"tiny" does not support tools'):
+        make_job(parse_chat({**CHAT, "tools": tools}), model(), 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"prompt": None}, '"prompt" is required'),
+        ({"prompt": ["a", "b"]}, "several prompts in one request are not supported yet"),
+        ({"prompt": [1, 2]}, "prompts of token ids are not supported"),
+        ({"prompt": {}}, '"prompt" must be a string'),
+        ({"best_of": 2}, '"best_of" above 1 is not supported yet'),
+        ({"echo": True}, '"echo" together with "logprobs" is not supported yet'),
+    ],
+)
+def test_completion_refusals(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(SealiftError) as caught:
+        parse_completion({**COMPLETION, **change})
+    assert caught.value.line() == text
+
+
+def test_a_completion_continues_the_bare_text() -> None:
+    request = parse_completion({**COMPLETION, "prompt": ["Hi"]})
+    assert request.prompt == Text("Hi", special=True)
+    assert request.options.sampling["top_logprobs"] == 1
+
+
+def _answer(body: dict[str, Any], *, chat: bool) -> OpenAIAnswer:
+    request = parse_chat(body) if chat else parse_completion(body)
+    return OpenAIAnswer(request, chat=chat, answer_id="7", created=123)
+
+
+def _events(stream: bytes) -> list[Any]:
+    events = stream.decode().split("\n\n")
+    assert events.pop() == ""
+    assert all(event.startswith("data: ") for event in events)
+    return [event if event == "data: [DONE]" else json.loads(event[6:]) for event in events]
+
+
+def test_a_chat_stream() -> None:
+    answer = _answer(CHAT, chat=True)
+    entry = {"token": "é", "logprob": -1.0, "bytes": [195, 169], "top_logprobs": []}
+    parts = [answer.opening(), answer.piece(Piece(1, "é", (entry,))), answer.closing(DONE, TIMING)]
+    opening, piece, last, usage, end = _events(b"".join(parts))
+    common = {
+        "id": "chatcmpl-7",
+        "object": "chat.completion.chunk",
+        "created": 123,
+        "model": "tiny",
+        "system_fingerprint": "fp_sealift",
+    }
+    assert opening == {
+        **common,
+        "usage": None,
+        "choices": [
+            {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+        ],
+    }
+    assert piece == {
+        **common,
+        "usage": None,
+        "choices": [
+            {
+                "index": 0,
+                "delta": {"content": "é"},
+                "logprobs": {"content": [entry]},
+                "finish_reason": None,
+            }
+        ],
+    }
+    assert last["choices"] == [{"index": 0, "delta": {}, "finish_reason": "stop"}]
+    assert usage["choices"] == []
+    assert usage["usage"] == {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+    assert end == "data: [DONE]"
+
+
+def test_no_usage_unless_asked_for() -> None:
+    answer = _answer({**CHAT, "stream_options": None}, chat=True)
+    events = _events(answer.piece(Piece(1, "x")) + answer.closing(DONE, TIMING))
+    assert len(events) == 3
+    assert "usage" not in events[0]
+
+
+def test_a_broken_stream_has_no_end_mark() -> None:
+    (event,) = _events(_answer(CHAT, chat=True).broken(WorkerFailed("it died")))
+    assert event["error"]["message"] == "it died"
+
+
+def test_completions_echo_and_logprobs() -> None:
+    answer = _answer({**COMPLETION, "echo": True, "logprobs": None}, chat=False)
+    opening, piece, *_ = _events(
+        answer.opening() + answer.piece(Piece(1, "x")) + answer.closing(DONE, TIMING)
+    )
+    assert opening["choices"][0]["text"] == "Hi"
+    assert piece["choices"][0] == {"index": 0, "text": "x", "finish_reason": None}
+    whole = json.loads(answer.whole([Piece(1, "x")], DONE, TIMING))
+    assert whole["choices"][0]["text"] == "Hix"
+    assert whole["object"] == "text_completion"
+
+    answer = _answer(COMPLETION, chat=False)
+    entries = tuple(
+        {"token": token, "logprob": -1.0, "top_logprobs": [{"token": token, "logprob": -1.0}]}
+        for token in ("ab", "c")
+    )
+    logprobs = json.loads(answer.whole([Piece(1, "abc", entries)], DONE, TIMING))["choices"][0][
+        "logprobs"
+    ]
+    assert logprobs == {
+        "tokens": ["ab", "c"],
+        "token_logprobs": [-1.0, -1.0],
+        "top_logprobs": [{"ab": -1.0}, {"c": -1.0}],
+        "text_offset": [0, 2],
+    }
+
+
+@given(st.text(), st.text())
+def test_every_chunk_is_one_event(name: str, text: str) -> None:
+    request = Generation(name, parse_chat(CHAT).reference, None, "chat")
+    for chat in (True, False):
+        answer = OpenAIAnswer(request, chat=chat, answer_id="1", created=1)
+        (event,) = _events(answer.piece(Piece(1, text)))
+        assert event["model"] == name
+        choice = event["choices"][0]
+        assert (choice["delta"]["content"] if chat else choice["text"]) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (UsageError("x"), "invalid_request_error"),
+        (NotFound("x"), "not_found_error"),
+        (ServerBusy("x"), "api_error"),
+        (SealiftError("x"), "api_error"),
+    ],
+)
+def test_error_objects(error: SealiftError, kind: str) -> None:
+    assert error_document(error)["error"] == {
+        "message": "x",
+        "type": kind,
+        "param": None,
+        "code": error.code,
+    }
