@@ -10,8 +10,8 @@ from runtime.messages import Event, Job
 class Engine(Protocol):
     """One loaded model and the sequences that it is continuing.
 
-    Driven by one thread, the main one: ``submit`` and ``cancel`` between steps, ``step`` in a loop while ``busy``.
-    Every job ends with exactly one ``Finished`` or ``Failed``.
+    Driven by one thread, the main one: ``submit`` and ``cancel`` between steps, ``step`` in a loop
+    while ``busy``. Every job ends with exactly one ``Finished`` or ``Failed``.
     """
 
     @property

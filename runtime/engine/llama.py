@@ -1,8 +1,8 @@
 """The engine on llama.cpp, through llama-cpp-python's low-level API.
 
-The only module that imports ``llama_cpp``. Everything that needs no llama.cpp lies beside it: prompts,
-slots, sampling plans, the text of answers. Calls that abort the process on wrong arguments are
-checked before they are made: batch size, number of sequences.
+The only module that imports ``llama_cpp``. Everything that needs no llama.cpp lies beside it: the
+steps, prompts, slots, sampling plans, the text of answers. Calls that abort the process on wrong
+arguments are checked before they are made: batch size, number of sequences.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from __future__ import annotations
 import ctypes
 import math
 import re
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -21,15 +19,14 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 import numpy.typing as npt
 
-from runtime.engine.answer import Answer
+from runtime.engine.continuous import ContinuousEngine
 from runtime.engine.guard import Guard
 from runtime.engine.prompt import PromptBuilder
-from runtime.engine.sampling import Plan, plan
-from runtime.engine.slots import Slot, choose, common_prefix
+from runtime.engine.sampling import Plan
 from runtime.engine.threads import physical_cores
-from runtime.messages import Event, Failed, Finished, FinishReason, Job, Started, WorkerSpec
+from runtime.messages import WorkerSpec
 from schemas import limits
-from schemas.errors import LoadFailed, SealiftError, WorkerFailed
+from schemas.errors import LoadFailed, WorkerFailed
 
 _SPECIAL: Final = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
 _CACHE_LINE: Final = re.compile(r"(?:kv_cache|memory_recurrent)\w*: +size = +([0-9.]+) MiB")
@@ -44,8 +41,8 @@ class _Log:
     """Keeps the engine's last lines, and nothing on the terminal."""
 
     def __init__(self) -> None:
-        self.lines: deque[str] = deque(maxlen=_LOG_LINES)
-        self.errors: deque[str] = deque(maxlen=4)
+        self._lines: deque[str] = deque(maxlen=_LOG_LINES)
+        self._errors: deque[str] = deque(maxlen=4)
         # Kept for the life of the process: llama.cpp holds the pointer.
         self._callback = lib.llama_log_callback(self._take)
         lib.llama_log_set(self._callback, ctypes.c_void_p(0))
@@ -54,9 +51,23 @@ class _Log:
         if level not in _LOG_LEVELS:
             return
         line = text.decode("utf-8", "replace").strip()
-        self.lines.append(line)
+        self._lines.append(line)
         if level == _LOG_ERROR:
-            self.errors.append(line)
+            self._errors.append(line)
+
+    def clear(self) -> None:
+        """Forget everything: another model is to be loaded."""
+        self._lines.clear()
+        self._errors.clear()
+
+    def why(self) -> str:
+        """The last errors."""
+        return " / ".join(self._errors) or "it gave no reason"
+
+    def cache_bytes(self) -> int:
+        """Size of the key/value cache, which the engine tells nobody but its log."""
+        sizes = (size for line in self._lines for size in _CACHE_LINE.findall(line))
+        return int(sum(map(float, sizes)) * limits.MIB)
 
 
 _log = _Log()
@@ -70,6 +81,7 @@ class _Vocabulary:
         self._vocab = lib.llama_model_get_vocab(model)
         self.size: int = lib.llama_vocab_n_tokens(self._vocab)
         self.bos: int = lib.llama_vocab_bos(self._vocab)
+        self.eos: int = lib.llama_vocab_eos(self._vocab)
         self.add_bos: bool = lib.llama_vocab_get_add_bos(self._vocab)
         self.infill: tuple[int, int, int] = (
             lib.llama_vocab_fim_pre(self._vocab),
@@ -88,11 +100,6 @@ class _Vocabulary:
         if token < 0:
             return ""
         return (lib.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace")
-
-    @property
-    def eos_text(self) -> str:
-        """The spelling of the end-of-sequence token."""
-        return self.spelling(lib.llama_vocab_eos(self._vocab))
 
     @cached_property
     def special_texts(self) -> Sequence[str]:
@@ -138,45 +145,6 @@ class _Vocabulary:
             room = -count
 
 
-@dataclass(slots=True)
-class _Sequence:
-    """A job that has a slot."""
-
-    job: Job
-    slot: Slot
-    prompt: list[int]
-    reused: int
-    answer: Answer
-    sampler: Any
-    limit: float
-    began: int
-    prompt_ns: int = 0
-    output: list[int] = field(default_factory=list)
-    following: int = -1  # the token to decode next; -1 while the prompt is not done
-
-    @property
-    def waiting(self) -> Sequence[int]:
-        """Tokens of the prompt that are not in the context yet."""
-        return self.prompt[len(self.slot.cached) :]
-
-
-@dataclass(frozen=True, slots=True)
-class _Share:
-    """Rows of a batch that belong to one sequence.
-
-    Attributes:
-        sequence: Whose.
-        start: First row.
-        end: Row after the last.
-        wanted: Whether the last row's logits are.
-    """
-
-    sequence: _Sequence
-    start: int
-    end: int
-    wanted: bool
-
-
 class _Batch:
     """A ``llama_batch`` on NumPy arrays of our own, so that rows are filled by slices."""
 
@@ -206,204 +174,81 @@ class _Batch:
         )
 
 
-class LlamaEngine:
-    """One GGUF model on llama.cpp; an :class:`runtime.engine.Engine`.
+class _Context:
+    """One model with one context; a :class:`runtime.engine.continuous.Backend`."""
 
-    ``num_parallel`` sequences share one context. A step decodes one token of every sequence that
-    answers, then prompt tokens, fewer of them while others answer. What a slot computed stays in it,
-    so a prompt that begins like an earlier one starts behind the common part. That changes the shape
-    of batches and with it the last bits of logits, so a job that names a seed starts from nothing:
-    the same seed then gives the same answer, as long as it is alone.
-
-    Args:
-        spec: What to load and how.
-        guard: Limits for chat templates; made here if not given.
-
-    Raises:
-        LoadFailed: The engine refuses the model, or it does not fit in memory.
-    """
-
-    def __init__(self, spec: WorkerSpec, guard: Guard | None = None) -> None:
-        self._parallel = min(max(spec.num_parallel, 1), limits.NUM_PARALLEL)
-        self._n_context = max(spec.context_length, 8)
-        self._model = self._load_model(spec)
-        self._context = self._make_context(spec)
+    def __init__(self, spec: WorkerSpec, n_context: int, parallel: int) -> None:
+        self._model = _load_model(spec)
+        self._context = _make_context(self._model, spec, n_context, parallel)
         self._memory = lib.llama_get_memory(self._context)
-        self._vocabulary = _Vocabulary(self._model)
         self._window: int = lib.llama_model_n_swa(self._model)
-        self._guard = guard or Guard()
-        self._prompts = PromptBuilder(
-            self._vocabulary,
-            spec.template or self._own_template(),
-            self._guard,
-            self._n_context,
-            bos_text=self._vocabulary.spelling(self._vocabulary.bos),
-            eos_text=self._vocabulary.eos_text,
-        )
-        self._batch = _Batch(lib.llama_n_batch(self._context))
-        self._slots = [Slot(number) for number in range(self._parallel)]
-        self._queue: deque[Job] = deque()
-        self._running: list[_Sequence] = []
-        self._cancelled: set[int] = set()
-        self._turn = 0
-
-    # -- loading --------------------------------------------------------------------------------
-
-    def _load_model(self, spec: WorkerSpec) -> Any:
-        parameters = lib.llama_model_default_params()
-        parameters.n_gpu_layers = spec.num_gpu
-        parameters.load_mode = lib.LLAMA_LOAD_MODE_MMAP
-        _log.errors.clear()
-        _log.lines.clear()
-        model = lib.llama_model_load_from_file(spec.model_path.encode(), parameters)
-        if not model:
-            raise _load_failed("the engine refuses the model")
-        if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
-            lib.llama_model_free(model)
-            raise LoadFailed("the model does not generate text", why="it has no plain decoder")
-        return model
-
-    def _make_context(self, spec: WorkerSpec) -> Any:
-        threads = spec.num_threads if spec.num_threads > 0 else physical_cores()
-        cells = self._n_context * self._parallel
-        rows = min(max(spec.num_batch, self._parallel, 1), cells)
-        parameters = lib.llama_context_default_params()
-        parameters.n_ctx = cells
-        parameters.n_batch = rows
-        parameters.n_ubatch = min(rows, _MICROBATCH)
-        parameters.n_seq_max = self._parallel
-        parameters.n_outputs_max = self._parallel  # one row of logits each, not one per batch row
-        parameters.n_threads = threads
-        parameters.n_threads_batch = threads
-        parameters.kv_unified = True
-        parameters.swa_full = False
-        context = lib.llama_init_from_model(self._model, parameters)
-        if not context:
-            lib.llama_model_free(self._model)
-            raise _load_failed("the model's context does not fit")
-        return context
-
-    def _own_template(self) -> str | None:
-        source = lib.llama_model_chat_template(self._model, None)
-        return source.decode("utf-8", "replace") if source else None
+        self.vocabulary = _Vocabulary(self._model)
+        self.n_vocab = self.vocabulary.size
+        self.rows: int = lib.llama_n_batch(self._context)
+        self._batch = _Batch(self.rows)
+        self.ends = self.vocabulary.ends
+        self.piece = self.vocabulary.piece
 
     @property
-    def context_length(self) -> int:
-        """Tokens of context per sequence."""
-        return self._n_context
+    def template(self) -> str | None:
+        """The chat template that the model brings along."""
+        source = lib.llama_model_chat_template(self._model, None)
+        return source.decode("utf-8", "replace") if source else None
 
     @property
     def model_bytes(self) -> int:
         """Size of the weights."""
         return int(lib.llama_model_size(self._model))
 
-    @property
-    def kv_bytes(self) -> int:
-        """Size of the cache, as the engine reported it while loading."""
-        sizes = (match for line in _log.lines for match in _CACHE_LINE.findall(line))
-        return int(sum(map(float, sizes)) * limits.MIB)
-
-    @property
-    def description(self) -> str:
-        """Name, version and instruction flags."""
-        flags = lib.llama_print_system_info().decode("utf-8", "replace")
-        on = re.findall(r"(\w+) = 1\b", flags)
-        return f"llama.cpp {lib.llama_version().decode()} ({' '.join(on)})"
-
     def close(self) -> None:
-        """Free the model. Jobs in flight are dropped without an event."""
-        for sequence in self._running:
-            _free(sequence.sampler)
-        self._running.clear()
-        self._queue.clear()
+        """Free model and context; nothing works afterwards."""
         if self._context:
             lib.llama_free(self._context)
             lib.llama_model_free(self._model)
         self._context = self._model = None
 
-    # -- the engine's interface -------------------------------------------------------------------
+    # -- positions and rows -----------------------------------------------------------------------
 
-    @property
-    def busy(self) -> bool:
-        """Whether a call of :meth:`step` would do anything."""
-        return bool(self._running or self._queue)
+    def keep(self, sequence: int, count: int) -> int:
+        """Drop all but the first ``count`` positions of a sequence; how many are left."""
+        if self._window and count:
+            # A sliding window has forgotten what lies before it.
+            oldest = lib.llama_memory_seq_pos_min(self._memory, sequence)
+            count = count if 0 <= oldest <= max(0, count - self._window) else 0
+        if lib.llama_memory_seq_rm(self._memory, sequence, count, -1):
+            return count
+        # Recurrent memory cannot lose a part; removing everything never fails.
+        lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        return 0
 
-    def submit(self, job: Job) -> None:
-        """Queue a job. Faults of the job itself come out of :meth:`step` as ``Failed``."""
-        self._queue.append(job)
+    def put(
+        self, row: int, tokens: Sequence[int], position: int, sequence: int, *, wanted: bool
+    ) -> None:
+        """Fill rows of the batch from ``row`` on; compute the last one's logits if wanted."""
+        batch, end = self._batch, row + len(tokens)
+        batch.token[row:end] = tokens
+        batch.position[row:end] = range(position, position + len(tokens))
+        batch.sequence[row:end] = sequence
+        batch.wanted[row:end] = 0
+        batch.wanted[end - 1] = wanted
 
-    def cancel(self, job_id: int) -> None:
-        """End a job at the next step; unknown ids are ignored."""
-        known = (*(s.job for s in self._running), *self._queue)
-        if any(job.id == job_id for job in known):
-            self._cancelled.add(job_id)
+    def decode(self, start: int, end: int) -> bool:
+        """Decode rows ``start`` to ``end``; false if there is no room for so many at once.
 
-    def step(self) -> list[Event]:
-        """Decode once, for all sequences that have something to decode; return what came of it."""
-        events: list[Event] = []
-        if self._cancelled:
-            events += self._end_cancelled()
-        while self._queue and len(self._running) < self._parallel:
-            events += self._admit(self._queue.popleft())
-        if self._running:
-            shares = self._fill()
-            events += self._decode(shares, 0, shares[-1].end)
-        return events
+        Raises:
+            WorkerFailed: It cannot be done.
+        """
+        code = lib.llama_decode(self._context, self._batch.view(start, end))
+        if code not in (0, 1):
+            raise WorkerFailed("the engine cannot decode", why=f"llama_decode gave {code}")
+        return bool(code == 0)
 
-    # -- jobs come and go -------------------------------------------------------------------------
+    # -- choosing ---------------------------------------------------------------------------------
 
-    def _end_cancelled(self) -> Iterator[Event]:
-        cancelled, self._cancelled = self._cancelled, set()
-        for sequence in [s for s in self._running if s.job.id in cancelled]:
-            yield self._finish(sequence, "cancelled")
-        for job in [job for job in self._queue if job.id in cancelled]:
-            self._queue.remove(job)
-            yield Finished(job.id, "cancelled", 0, 0, 0, 0)
-
-    def _admit(self, job: Job) -> list[Event]:
-        began = time.monotonic_ns()
-        try:
-            prompt = self._prompts.build(job)
-            samplers = plan(job.sampling, n_vocab=self._vocabulary.size, n_context=self._n_context)
-        except SealiftError as error:
-            return [Failed(job.id, error.code, error.what, error.why, error.hint)]
-        slot = choose(self._slots, prompt)
-        if slot is None:  # never: step() admits only while fewer run than there are slots
-            raise WorkerFailed("the engine has no free slot")
-        reused = self._reuse(slot, prompt, fresh=job.sampling.seed >= 0)
-        self._turn += 1
-        slot.taken, slot.used = True, self._turn
-        wanted = job.sampling.num_predict
-        self._running.append(
-            _Sequence(
-                job=job,
-                slot=slot,
-                prompt=prompt,
-                reused=reused,
-                answer=Answer(job.id, job.sampling.stop),
-                sampler=None if samplers.is_argmax else self._build(samplers, prompt),
-                limit=wanted if wanted >= 0 else math.inf,
-                began=began,
-            )
-        )
-        return []
-
-    def _reuse(self, slot: Slot, prompt: list[int], *, fresh: bool) -> int:
-        """Keep of a slot what the prompt begins with; drop the rest. Returns the tokens kept."""
-        # One token at least is decoded: its logits are where the answer begins.
-        keep = 0 if fresh else min(common_prefix(slot.cached, prompt), len(prompt) - 1)
-        if self._window and keep:
-            # A sliding window has forgotten what is before it.
-            oldest = lib.llama_memory_seq_pos_min(self._memory, slot.id)
-            keep = keep if 0 <= oldest <= max(0, keep - self._window) else 0
-        if not lib.llama_memory_seq_rm(self._memory, slot.id, keep, -1):
-            # Recurrent memory cannot lose a part.
-            lib.llama_memory_seq_rm(self._memory, slot.id, -1, -1)
-            keep = 0
-        del slot.cached[keep:]
-        return keep
-
-    def _build(self, samplers: Plan, prompt: list[int]) -> Any:
+    def sampler(self, samplers: Plan, prompt: Sequence[int]) -> Any:
+        """Build the chain, with the prompt as history for penalties; None for the argmax."""
+        if samplers.is_argmax:
+            return None
         chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         for sampler in self._links(samplers):
             lib.llama_sampler_chain_add(chain, sampler)
@@ -412,10 +257,23 @@ class LlamaEngine:
                 lib.llama_sampler_accept(chain, token)
         return chain
 
+    def free(self, sampler: Any) -> None:
+        """Free a chain and what it is made of."""
+        if sampler is not None:
+            lib.llama_sampler_free(sampler)
+
+    def choose(self, row: int, sampler: Any) -> int:
+        """The next token, by the logits of a row, counted from the last decode's ``start``."""
+        if sampler is None:
+            return int(self._logits(row).argmax())
+        return int(lib.llama_sampler_sample(sampler, self._context, row))
+
     def _links(self, samplers: Plan) -> Iterator[Any]:
-        size = self._vocabulary.size
+        size = self.n_vocab
         if samplers.bias:
-            biases = (lib.llama_logit_bias * len(samplers.bias))(*samplers.bias)
+            biases = (lib.llama_logit_bias * len(samplers.bias))(
+                *(lib.llama_logit_bias(*pair) for pair in samplers.bias)
+            )
             yield lib.llama_sampler_init_logit_bias(size, len(biases), biases)
         if (penalties := samplers.penalties) is not None:
             yield lib.llama_sampler_init_penalties(
@@ -435,145 +293,18 @@ class LlamaEngine:
             yield lib.llama_sampler_init_temp(samplers.temperature)
             yield lib.llama_sampler_init_dist(samplers.seed)
 
-    def _finish(self, sequence: _Sequence, reason: FinishReason) -> Finished:
-        self._release(sequence)
-        now = time.monotonic_ns()
-        prompt_ns = sequence.prompt_ns or now - sequence.began
-        return Finished(
-            job=sequence.job.id,
-            reason=reason,
-            prompt_tokens=len(sequence.prompt),
-            output_tokens=len(sequence.output),
-            prompt_ns=prompt_ns,
-            eval_ns=now - sequence.began - prompt_ns,
-            context=(*sequence.prompt, *sequence.output) if sequence.job.want_context else (),
-        )
-
-    def _release(self, sequence: _Sequence) -> None:
-        self._running.remove(sequence)
-        sequence.slot.taken = False
-        _free(sequence.sampler)
-
-    # -- one step -----------------------------------------------------------------------------------
-
-    def _fill(self) -> list[_Share]:
-        """Fill the batch: a token of every answer, then of prompts what there is room for."""
-        shares: list[_Share] = []
-        row = 0
-        for sequence in self._running:
-            if sequence.following >= 0:
-                self._put(row, sequence, [sequence.following])
-                shares.append(_Share(sequence, row, row + 1, wanted=True))
-                row += 1
-        end = min(self._batch.rows, row + limits.PROMPT_TOKENS_BESIDE) if row else self._batch.rows
-        for sequence in self._running:
-            if sequence.following < 0 and row < end:
-                done = len(sequence.slot.cached)
-                tokens = sequence.prompt[done : done + end - row]
-                self._put(row, sequence, tokens)
-                last = done + len(tokens) == len(sequence.prompt)
-                shares.append(_Share(sequence, row, row + len(tokens), wanted=last))
-                self._batch.wanted[row + len(tokens) - 1] = last
-                row += len(tokens)
-        return shares
-
-    def _put(self, row: int, sequence: _Sequence, tokens: list[int]) -> None:
-        batch, count, position = self._batch, len(tokens), len(sequence.slot.cached)
-        batch.token[row : row + count] = tokens
-        batch.position[row : row + count] = range(position, position + count)
-        batch.sequence[row : row + count] = sequence.slot.id
-        batch.wanted[row : row + count] = 0
-        batch.wanted[row + count - 1] = 1
-
-    def _decode(self, shares: list[_Share], start: int, end: int) -> list[Event]:
-        """Decode rows ``start`` to ``end``, in halves if they find no room at once."""
-        code = lib.llama_decode(self._context, self._batch.view(start, end))
-        if code == 1 and self._purge():
-            code = lib.llama_decode(self._context, self._batch.view(start, end))
-        if code == 0:
-            return self._settle(shares, start, end)
-        if code == 1 and end - start > 1:
-            middle = (start + end) // 2
-            return [*self._decode(shares, start, middle), *self._decode(shares, middle, end)]
-        return self._give_up(shares, start, end, code)
-
-    def _purge(self) -> bool:
-        """Empty the slots that no job has. Returns whether there was anything to empty."""
-        idle = [slot for slot in self._slots if not slot.taken and slot.cached]
-        for slot in idle:
-            lib.llama_memory_seq_rm(self._memory, slot.id, -1, -1)
-            slot.cached.clear()
-        return bool(idle)
-
-    def _give_up(self, shares: list[_Share], start: int, end: int, code: int) -> list[Event]:
-        events: list[Event] = []
-        for share in shares:
-            sequence = share.sequence
-            if share.start < end and share.end > start and sequence in self._running:
-                self._release(sequence)
-                lib.llama_memory_seq_rm(self._memory, sequence.slot.id, -1, -1)
-                sequence.slot.cached.clear()
-                error = WorkerFailed("the engine cannot decode", why=f"llama_decode gave {code}")
-                events.append(Failed(sequence.job.id, error.code, error.what, error.why))
-        return events
-
-    def _settle(self, shares: list[_Share], start: int, end: int) -> list[Event]:
-        """Book what was decoded, and choose the next token where logits are."""
-        events: list[Event] = []
-        for share in shares:
-            first, after = max(share.start, start), min(share.end, end)
-            if first >= after or share.sequence not in self._running:
-                continue
-            share.sequence.slot.cached += self._batch.token[first:after].tolist()
-            if share.wanted and after == share.end:
-                events += self._advance(share.sequence, after - 1 - start)
-        return events
-
-    def _advance(self, sequence: _Sequence, row: int) -> Iterator[Event]:
-        if not sequence.prompt_ns:
-            sequence.prompt_ns = time.monotonic_ns() - sequence.began
-            yield Started(
-                sequence.job.id, len(sequence.prompt), sequence.reused, sequence.prompt_ns
-            )
-            if not sequence.limit:
-                yield self._finish(sequence, "length")
-                return
-        if sequence.sampler is None:
-            token = int(self._logits(row).argmax())
-        else:
-            token = lib.llama_sampler_sample(sequence.sampler, self._context, row)
-        if self._vocabulary.ends(token):
-            yield from self._end(sequence, "stop")
-            return
-        sequence.output.append(token)
-        sampling = sequence.job.sampling
-        logprob = self._logprob(row, token, sampling.top_logprobs) if sampling.logprobs else None
-        piece = sequence.answer.feed(self._vocabulary.piece(token), logprob)
-        if piece is not None:
-            yield piece
-        sequence.following = token
-        if sequence.answer.stopped:
-            yield self._finish(sequence, "stop")
-        elif len(sequence.output) >= sequence.limit or len(sequence.slot.cached) >= self._n_context:
-            yield from self._end(sequence, "length")
-
-    def _end(self, sequence: _Sequence, reason: FinishReason) -> Iterator[Event]:
-        piece = sequence.answer.finish()
-        if piece is not None:
-            yield piece
-        yield self._finish(sequence, reason)
-
     def _logits(self, row: int) -> npt.NDArray[np.float32]:
         pointer = lib.llama_get_logits_ith(self._context, row)
-        return np.ctypeslib.as_array(pointer, (self._vocabulary.size,))
+        return np.ctypeslib.as_array(pointer, (self.n_vocab,))
 
-    def _logprob(self, row: int, token: int, alternatives: int) -> dict[str, Any]:
+    def logprob(self, row: int, token: int, alternatives: int) -> dict[str, Any]:
+        """A token's log-probability before any sampling, and those of the most probable ones."""
         logits = self._logits(row)
         top = float(logits.max())
         total = top + math.log(float(np.exp(logits - top).sum()))
 
         def entry(which: int) -> dict[str, Any]:
-            piece = self._vocabulary.piece(which)
+            piece = self.piece(which)
             return {
                 "token": piece.decode("utf-8", "replace"),
                 "logprob": float(logits[which]) - total,
@@ -587,14 +318,85 @@ class LlamaEngine:
         return {**entry(token), "top_logprobs": [entry(which) for which in best]}
 
 
-def _free(sampler: Any) -> None:
-    if sampler is not None:
-        lib.llama_sampler_free(sampler)
+class LlamaEngine(ContinuousEngine):
+    """One GGUF model on llama.cpp.
+
+    Args:
+        spec: What to load and how.
+        guard: Limits for chat templates; made here if not given.
+
+    Raises:
+        LoadFailed: The engine refuses the model, or it does not fit in memory.
+    """
+
+    def __init__(self, spec: WorkerSpec, guard: Guard | None = None) -> None:
+        parallel = min(max(spec.num_parallel, 1), limits.NUM_PARALLEL)
+        self.context_length = max(spec.context_length, limits.LEAST_CONTEXT_TOKENS)
+        _log.clear()
+        self._llama = _Context(spec, self.context_length, parallel)
+        self.model_bytes = self._llama.model_bytes
+        self.kv_bytes = _log.cache_bytes()
+        vocabulary = self._llama.vocabulary
+        prompts = PromptBuilder(
+            vocabulary,
+            spec.template or self._llama.template,
+            guard or Guard(),
+            self.context_length,
+            bos_text=vocabulary.spelling(vocabulary.bos),
+            eos_text=vocabulary.spelling(vocabulary.eos),
+        )
+        super().__init__(self._llama, prompts, parallel=parallel, n_context=self.context_length)
+
+    @property
+    def description(self) -> str:
+        """Name, version and instruction flags of the engine, for people."""
+        flags = lib.llama_print_system_info().decode("utf-8", "replace")
+        on = re.findall(r"(\w+) = 1\b", flags)
+        return f"llama.cpp {lib.llama_version().decode()} ({' '.join(on)})"
+
+    def close(self) -> None:
+        """Free the model. Jobs in flight are dropped without an event."""
+        super().close()
+        self._llama.close()
+
+
+def _load_model(spec: WorkerSpec) -> Any:
+    parameters = lib.llama_model_default_params()
+    parameters.n_gpu_layers = spec.num_gpu
+    parameters.load_mode = lib.LLAMA_LOAD_MODE_MMAP
+    model = lib.llama_model_load_from_file(spec.model_path.encode(), parameters)
+    if not model:
+        raise _load_failed("the engine refuses the model")
+    if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
+        lib.llama_model_free(model)
+        raise LoadFailed("the model does not generate text", why="it has no plain decoder")
+    return model
+
+
+def _make_context(model: Any, spec: WorkerSpec, n_context: int, parallel: int) -> Any:
+    threads = spec.num_threads if spec.num_threads > 0 else physical_cores()
+    cells = n_context * parallel
+    rows = max(min(spec.num_batch, cells), parallel)
+    parameters = lib.llama_context_default_params()
+    parameters.n_ctx = cells
+    parameters.n_batch = rows
+    parameters.n_ubatch = min(rows, _MICROBATCH)
+    parameters.n_seq_max = parallel
+    parameters.n_outputs_max = parallel  # one row of logits each, not one per row of the batch
+    parameters.n_threads = threads
+    parameters.n_threads_batch = threads
+    parameters.kv_unified = True
+    parameters.swa_full = False
+    context = lib.llama_init_from_model(model, parameters)
+    if not context:
+        lib.llama_model_free(model)
+        raise _load_failed("the model's context does not fit")
+    return context
 
 
 def _load_failed(what: str) -> LoadFailed:
     return LoadFailed(
         what,
-        why=" / ".join(_log.errors) or "it gave no reason",
+        why=_log.why(),
         hint="Check the model with `sealift show`, or give it less context.",
     )
