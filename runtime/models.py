@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -85,13 +85,14 @@ class Model:
         tokens = wanted.get("num_ctx") or context or DEFAULT_CONTEXT
         if self.trained_context:
             tokens = min(tokens, self.trained_context)
-        return WorkerSpec(
-            model_path=str(self.weights),
+        plain = WorkerSpec(str(self.weights))
+        return replace(
+            plain,
             context_length=max(tokens, limits.LEAST_CONTEXT_TOKENS),
             num_parallel=parallel,
             num_threads=wanted.get("num_thread") or threads,
-            num_batch=wanted.get("num_batch") or WorkerSpec.num_batch,
-            num_gpu=wanted.get("num_gpu", WorkerSpec.num_gpu),
+            num_batch=wanted.get("num_batch") or plain.num_batch,
+            num_gpu=wanted.get("num_gpu", plain.num_gpu),
             template=self.template,
         )
 

@@ -390,25 +390,28 @@ class Scheduler:
         self._spawn(self._bring_up(runner), "load")
 
     async def _bring_up(self, runner: _Runner) -> None:
+        error = SealiftError("the model could not be loaded", why="internal error")
         try:
-            worker = await self._start(runner.spec)
-        except SealiftError as error:
-            self._forget(runner)
-            for ticket in [t for t in self._queue if t.key == runner.key and t.spec == runner.spec]:
-                self._queue.remove(ticket)
-                if not ticket.turn.done():
-                    ticket.turn.set_exception(error)
-        except asyncio.CancelledError:
-            self._forget(runner)
-            raise
-        else:
-            runner.worker = worker
-            runner.state = _State.READY
-            runner.used = asyncio.get_running_loop().time()
-            if self._closing:
-                self._stop(runner)
-        self._dispatch()
-        self._settle(runner)
+            runner.worker = await self._start(runner.spec)
+        except SealiftError as reason:
+            error = reason
+        finally:  # whatever happened, nobody is left waiting
+            if runner.worker is None:
+                self._load_failed(runner, error)
+            else:
+                runner.state = _State.READY
+                runner.used = asyncio.get_running_loop().time()
+                if self._closing:
+                    self._stop(runner)
+            self._dispatch()
+            self._settle(runner)
+
+    def _load_failed(self, runner: _Runner, error: SealiftError) -> None:
+        self._forget(runner)
+        for ticket in [t for t in self._queue if t.key == runner.key and t.spec == runner.spec]:
+            self._queue.remove(ticket)
+            if not ticket.turn.done():
+                ticket.turn.set_exception(error)
 
     def _settle(self, runner: _Runner) -> None:
         """Decide what becomes of a runner that may be idle now."""
@@ -451,7 +454,7 @@ class Scheduler:
             _LOG.warning("the worker of %s did not end well: %s", runner.model.name, error)
         finally:
             self._forget(runner)
-        self._dispatch()
+            self._dispatch()
 
     def _bury(self, runner: _Runner, error: WorkerFailed) -> SealiftError:
         """A worker died: whoever comes next gets another one. Returns what to tell its requests."""

@@ -16,6 +16,7 @@ from runtime.models import Model, Models
 from runtime.options import Options
 from runtime.sandbox import attempt_all
 from runtime.scheduler import Scheduler
+from schemas import limits
 from schemas.errors import NotFound, UnsupportedRequest
 from schemas.settings import Serve
 
@@ -76,7 +77,7 @@ class Backend:
         return model.worker_spec(
             options,
             context=self.settings.context_length,
-            parallel=max(self.settings.num_parallel, 1),
+            parallel=min(max(self.settings.num_parallel, 1), limits.NUM_PARALLEL),
             threads=self.settings.num_threads,
         )
 

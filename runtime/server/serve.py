@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Final
 
 from aiohttp import web
@@ -50,12 +50,12 @@ def run(settings: Settings) -> None:
 
     Raises:
         UsageError: The address is not a loopback address.
-        EnvironmentFault: The port is taken; the store, the launcher or the sandbox is not to be had.
+        EnvironmentFault: The port is taken; store, launcher or sandbox are not to be had.
     """
     with ExitStack() as stack:
         store = stack.enter_context(Store.open(settings.home))
         listener = stack.enter_context(bind(settings.serve.host))
-        launcher = stack.enter_context(Launcher.start())
+        launcher = stack.enter_context(closing(Launcher.start()))
         time.tzset()  # reads its files while it may
         report = confine_front_end(writable=[settings.home])
         asyncio.run(_serve(settings.serve, store, listener, launcher, report))
@@ -122,7 +122,7 @@ async def _serve(
     scheduler = Scheduler(
         start,
         Bounds(
-            parallel=max(settings.num_parallel, 1),
+            parallel=min(max(settings.num_parallel, 1), limits.NUM_PARALLEL),
             models=settings.max_loaded_models or _DEFAULT_MODELS,
             queue=max(settings.max_queue, 1),
             keep_alive_ms=settings.keep_alive_ms,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
+from typing import NoReturn
 
 import pytest
 
 from runtime.messages import Chat, Finished, Job, Message, Piece, WorkerSpec
 from runtime.models import Model
 from runtime.scheduler import Bounds, Lease, Scheduler
-from schemas.errors import LoadFailed, ServerBusy, WorkerFailed
+from schemas.errors import LoadFailed, SealiftError, ServerBusy, WorkerFailed
 from tests.support.models import model
 from tests.support.simulated_worker import SimulatedMachine
 
@@ -360,3 +362,19 @@ async def test_any_mix_ends_with_nothing_left_over(machine: SimulatedMachine, se
     await until(lambda: s.loaded() == [])
     await s.close()
     assert machine.alive == []
+
+
+async def test_a_defect_while_loading_leaves_nobody_waiting(
+    machine: SimulatedMachine, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def defective(_: WorkerSpec) -> NoReturn:
+        await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+    s = Scheduler(defective, Bounds())
+    with pytest.raises(SealiftError, match="internal error"):
+        await ask(s)
+    assert s.loaded() == []
+    await s.close()
+    gc.collect()
+    assert "ZeroDivisionError" in caplog.text
