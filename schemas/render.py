@@ -143,7 +143,7 @@ class Output:
     def table(
         self, headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
     ) -> None:
-        """Columns as wide as their content, three spaces apart.
+        """Columns as wide as their content, two spaces apart.
 
         Args:
             headers: One per column; upper case, as Ollama's.
@@ -159,14 +159,14 @@ class Output:
                 cell.rjust(width) if header in right else cell.ljust(width)
                 for header, cell, width in zip(headers, line, widths, strict=True)
             )
-            _print("   ".join(cells).rstrip(), sys.stdout)
+            _print("  ".join(cells).rstrip(), sys.stdout)
 
     def fields(self, pairs: Iterable[tuple[str, object]], *, indent: int = 0) -> None:
-        """``name   value`` lines with the values aligned; pairs without a value are left out."""
+        """``name  value`` lines with the values aligned; pairs without a value are left out."""
         shown = [(name, one_line(value)) for name, value in pairs if value not in (None, "")]
         width = max((len(name) for name, _ in shown), default=0)
         for name, value in shown:
-            self.line(f"{'':{indent}}{name:<{width}}   {value}")
+            self.line(f"{'':{indent}}{name:<{width}}  {value}")
 
     def result(self, document: object) -> None:
         """The result for scripts; without ``--json`` nothing. ASCII, so no control characters."""

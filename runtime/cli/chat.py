@@ -121,7 +121,7 @@ class Conversation:
             raise UsageError(f"parameter {name!r} needs a value", hint="/set parameter NAME VALUE")
         value = words if name == "stop" else _literal(words[0])
         if parse_options({name: value}) == Options():
-            raise UsageError(f"unknown parameter {name!r}")
+            raise UsageError(f"parameter {name!r} is unknown, or has no effect here")
         self.options[name] = value
 
 

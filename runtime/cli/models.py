@@ -87,7 +87,7 @@ def remove(
     from schemas.render import bytes_text
 
     output = Output(json=json)
-    references = [Reference.from_user(name) for name in dict.fromkeys(models)]
+    references = list(dict.fromkeys(map(Reference.from_user, models)))
     removed = []
     with open_store() as store:
         for reference in references:  # all or none where a name is wrong
@@ -155,9 +155,9 @@ def show(
     parts = [name for name, asked in wanted.items() if asked]
     if len(parts) > 1:
         raise UsageError("only one part can be shown", hint=f"Choose one of {', '.join(wanted)}")
-    output = Output(json=json)
+    output, reference = Output(json=json), Reference.from_user(model)
     with open_store() as store:
-        document = _shown(Models(store).get(Reference.from_user(model)))
+        document = _shown(Models(store).get(reference))
     if parts:
         output.text(str(document.get(parts[0]) or "").rstrip("\n"))
         output.result({parts[0]: document.get(parts[0])})

@@ -80,7 +80,7 @@ def test_ages_as_ollama_words_them(seconds: float, text: str) -> None:
 
 def test_a_table_is_aligned_and_harmless(capsys: pytest.CaptureFixture[str]) -> None:
     Output().table(("NAME", "SIZE"), [("a", 1), ("\x1b[2Jlong", 200)], right=("SIZE",))
-    assert capsys.readouterr().out == ("NAME       SIZE\na             1\n␛[2Jlong    200\n")
+    assert capsys.readouterr().out == ("NAME      SIZE\na            1\n␛[2Jlong   200\n")
 
 
 def test_json_prints_the_result_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
