@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -376,5 +375,4 @@ async def test_a_defect_while_loading_leaves_nobody_waiting(
         await ask(s)
     assert s.loaded() == []
     await s.close()
-    gc.collect()
     assert "ZeroDivisionError" in caplog.text
