@@ -162,8 +162,9 @@ def keys_add_namespace(
     from bundler.passphrase import read_passphrase
     from schemas.settings import load
 
-    publisher = connected.open_publisher(load().home)
-    publisher.add_namespace(namespace, read_passphrase(passphrase_file))
+    publisher = connected.add_namespace(
+        load().home, namespace, lambda: read_passphrase(passphrase_file)
+    )
     render.publisher(Output(json=json), publisher)
 
 

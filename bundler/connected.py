@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
+from bundler.archive import layout
 from bundler.clock import now
 from bundler.create import Created, create_bundle
-from bundler.files import check_output, new_file
+from bundler.files import check_output, write_file
 from bundler.sources import resolve
+from bundler.trust.names import member_name, publisher_role
 from bundler.trust.publisher import Publisher
-from schemas.errors import UsageError
+from registry.verify import storage_errors
+from schemas.errors import InvalidName, UsageError
 from schemas.render import Meter
+
+_MOST_VERSIONS: Final = 9_999_999_999  # as in tuf-metadata.v1.schema.json
 
 
 def workspace(home: Path) -> Path:
@@ -28,6 +34,8 @@ def init(
         AlreadyExists: There is one.
         InvalidName, UsageError: A namespace or key type that is none.
     """
+    for namespace in namespaces:
+        _check_namespace(namespace)
     return Publisher.init(
         workspace(home),
         name=name,
@@ -46,6 +54,20 @@ def open_publisher(home: Path) -> Publisher:
     return Publisher.open(workspace(home))
 
 
+def add_namespace(home: Path, namespace: str, passphrase: Callable[[], bytes]) -> Publisher:
+    """Make a key for one more namespace.
+
+    Raises:
+        AlreadyExists: It has one already.
+        InvalidName: It is no namespace.
+        KeyUnavailable: The passphrase is wrong.
+    """
+    publisher = open_publisher(home)
+    _check_namespace(namespace)
+    publisher.add_namespace(namespace, passphrase())
+    return publisher
+
+
 def export_root(home: Path, output: Path, *, overwrite: bool) -> Publisher:
     """Write the newest root into a file.
 
@@ -54,8 +76,7 @@ def export_root(home: Path, output: Path, *, overwrite: bool) -> Publisher:
     """
     publisher = open_publisher(home)
     check_output(output, overwrite=overwrite)
-    with new_file(output) as file:
-        file.write(publisher.root_bytes)
+    write_file(output, publisher.root_bytes)
     return publisher
 
 
@@ -81,7 +102,7 @@ def create(
         progress: Told of the bytes.
 
     Raises:
-        UsageError: The numbers of sources and names differ.
+        UsageError: The numbers of sources and names differ, or the output is one of the sources.
     """
     if names and len(names) != len(sources):
         raise UsageError(
@@ -90,6 +111,7 @@ def create(
         )
     publisher = open_publisher(home)
     check_output(output, overwrite=overwrite)
+    _keep_sources(sources, output)
     secret = passphrase()
     wanted: Sequence[str | None] = names or [None] * len(sources)
     models = [resolve(s, n, progress) for s, n in zip(sources, wanted, strict=True)]
@@ -102,3 +124,23 @@ def create(
         overwrite=overwrite,
         progress=progress,
     )
+
+
+def _check_namespace(namespace: str) -> None:
+    """A role's file name must fit into a bundle whatever its version becomes."""
+    longest = layout.TRUST_FOLDER + member_name(publisher_role(namespace), _MOST_VERSIONS)
+    if (excess := len(longest) - layout.NAME_BYTES) > 0:
+        raise InvalidName(
+            f"the namespace {namespace[:40]}… is too long",
+            why=f"{len(namespace)} characters, allowed are {len(namespace) - excess}",
+            hint="Choose a shorter one",
+        )
+
+
+def _keep_sources(sources: Sequence[str], output: Path) -> None:
+    with storage_errors(f"cannot write {output}"):
+        for source in map(Path, sources):
+            if output.exists() and source.exists() and output.samefile(source):
+                raise UsageError(
+                    f"{output} is a model that is to be bundled", hint="Write to another file"
+                )

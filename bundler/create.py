@@ -124,17 +124,8 @@ def _bundled(model: PackedModel) -> BundledModel:
 
 
 def _signed(model: PackedModel) -> SignedModel:
-    return SignedModel(
-        reference=model.source.reference,
-        manifest=model.manifest_bytes,
-        custom={
-            "mediaType": oci.IMAGE_MANIFEST,
-            "artifactType": oci.MODEL_ARTIFACT,
-            "closureBytes": model.closure_bytes,
-            "blobCount": 1 + len({blob.digest for blob in model.manifest.blobs}),
-            "license": model.source.facts.license or "unknown",
-        },
-    )
+    source = model.source
+    return SignedModel(source.reference, model.manifest_bytes, licence=source.facts.license)
 
 
 def _check_names(sources: Sequence[LocalModel]) -> None:

@@ -11,17 +11,18 @@ from datetime import datetime
 from typing import Any, Final, Self
 
 from bundler.archive import layout
-from bundler.clock import rfc3339
+from bundler.clock import parse_rfc3339, rfc3339
 from registry import oci
 from registry.digest import Digest
 from registry.oci import Descriptor, Manifest
 from registry.reference import Reference
-from schemas import documents, strictjson
+from schemas import documents, limits, strictjson
 from schemas.documents import Kind
 from schemas.errors import MalformedDocument
 from schemas.version import TOOL, VERSION
 
 IDENTITY: Final = "identity"
+_ALGORITHM: Final = "sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class BundleDescriptor:
                 for item in document["contents"]
             ),
         )
+        _check_entries(descriptor)
         _refuse_twins("model", [str(model.reference) for model in descriptor.models])
         _refuse_twins("blob", [member.name for member in descriptor.contents])
         if document["requires"]:
@@ -188,6 +190,33 @@ def closure(models: Iterable[tuple[Descriptor, Manifest]]) -> tuple[Member, ...]
         if known.size != item.size:
             raise MalformedDocument(f"blob {item.digest.short} is declared with two sizes")
     return tuple(members.values())
+
+
+def _check_entries(descriptor: BundleDescriptor) -> None:
+    """What the schema cannot say of one entry."""
+    try:
+        parse_rfc3339(descriptor.issued_at)
+    except ValueError as error:
+        raise MalformedDocument("the bundle was issued at no time", why=str(error)) from None
+    for model in descriptor.models:
+        if model.manifest.media_type != oci.IMAGE_MANIFEST:
+            raise MalformedDocument(
+                f"{model.reference} is no image manifest", why=model.manifest.media_type
+            )
+        if model.reference.host is not None or model.reference.digest is not None:
+            raise MalformedDocument(f"{model.reference} names a host or a digest")
+    for member in descriptor.contents:
+        # Longer digests do not fit into a member's name; nobody needs them here.
+        if member.digest.algorithm != _ALGORITHM:
+            raise MalformedDocument(
+                f"blob {member.digest.short} has a digest of an unusual kind",
+                why=f"{member.digest.algorithm} where bundles use {_ALGORITHM}",
+            )
+        if member.size > limits.BLOB_BYTES:
+            raise MalformedDocument(
+                f"blob {member.digest.short} is too large",
+                why=f"{member.size} > {limits.BLOB_BYTES} bytes",
+            )
 
 
 def _refuse_twins(what: str, names: list[str]) -> None:

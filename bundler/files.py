@@ -7,11 +7,13 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from registry.staging import sync_folder
 from registry.verify import storage_errors
-from schemas.errors import AlreadyExists, NotFound
+from schemas.errors import AlreadyExists, NotFound, UsageError
+
+_NAME_CHARS: Final = 40  # of the name in that of the unfinished file, which must not be too long
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
@@ -19,12 +21,33 @@ def check_output(output: Path, *, overwrite: bool) -> None:
 
     Raises:
         AlreadyExists: Something is there, and may not be overwritten.
+        UsageError: No regular file is there; replacing a device would be a disaster.
         NotFound: Its folder is not there.
+        StorageFailure: It cannot even be looked at.
     """
-    if not output.parent.is_dir():
-        raise NotFound(f"there is no folder {output.parent}", hint="Make it first")
-    if output.is_dir() or (output.exists() and not overwrite):
-        raise AlreadyExists(f"{output} is there already", hint="Give --force to replace a file")
+    with storage_errors(f"cannot write {output}"):
+        if not output.parent.is_dir():
+            raise NotFound(f"there is no folder {output.parent}", hint="Make it first")
+        if not output.exists():
+            return
+        if not output.is_file():
+            raise UsageError(
+                f"{output} is not a regular file", hint="Give the path of a file to be written"
+            )
+        if not overwrite:
+            raise AlreadyExists(f"{output} is there already", hint="Give --force to replace it")
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a small file, as :func:`new_file` does.
+
+    Raises:
+        StorageFull, StorageFailure: The disk says no.
+    """
+    with new_file(path) as file, storage_errors(f"cannot write {path}"):
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
 
 
 @contextmanager
@@ -35,7 +58,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         StorageFull, StorageFailure: The disk says no.
     """
     what = f"cannot write {path}"
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f".{path.name[:_NAME_CHARS]}.{secrets.token_hex(4)}.partial")
     with storage_errors(what):
         file = partial.open("xb", buffering=0)
     try:

@@ -7,7 +7,7 @@ One pass over the archive, each byte read once. The checks, in order:
 3. the descriptor is the one that was signed
 4. every model's manifest is the one that its publisher signed
 5. every header, name, size and order is what the descriptor predicts; so is ``index.json``
-6. the archive carries the closure of its models, nothing more and nothing less
+6. the archive carries the closure of its models, nothing more and nothing less, and each is a model
 7. every blob is what its digest says
 8. every weight file may reach an engine
 9. the archive ends where it should
@@ -21,34 +21,44 @@ collection takes.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from itertools import zip_longest
 from typing import Any, BinaryIO, Final
 
+from bundler import checks
 from bundler.archive import layout
 from bundler.archive.reader import ArchiveReader
-from bundler.descriptor import BundleDescriptor, BundledModel, Member, closure
+from bundler.descriptor import BundleDescriptor, BundledModel, Member
 from bundler.records import receipt
 from bundler.sinks import BlobSink, Discard, Staging
 from bundler.trust.names import BUNDLE_TARGET, model_target
-from bundler.trust.verifier import VerifiedTrust, choose_anchor, verify_bundle_trust
+from bundler.trust.publisher import manifest_custom
+from bundler.trust.verifier import (
+    VerifiedTarget,
+    VerifiedTrust,
+    choose_anchor,
+    verify_bundle_trust,
+)
 from registry import oci
 from registry.digest import Digest
 from registry.gguf import model_facts
 from registry.oci import Manifest
 from registry.records import TrustState
+from registry.reference import Reference
 from registry.staging import StagingArea
 from registry.store import Store
 from schemas import documents, limits
 from schemas.documents import Kind
 from schemas.errors import (
+    ContentError,
     ContentMismatch,
     MalformedArchive,
-    MalformedDocument,
     OutsideClosure,
+    SealiftError,
     StoreBusy,
+    TrustError,
     TrustMissing,
 )
 from schemas.render import Meter
@@ -159,25 +169,28 @@ def _check(
     now: datetime,
     progress: Meter,
 ) -> Verified:
-    reader = ArchiveReader(source)
-    reader.open_first(layout.LAYOUT_NAME, oci.LAYOUT_FILE)
-    trust_files, descriptor_bytes = _read_head(reader)
-    state = _state(store, trust_files, anchor)
-    trust = verify_bundle_trust(state, trust_files, now=now, floor=store.catalogue.clock_floor())
-    _compare_target(trust, BUNDLE_TARGET, Digest.of(descriptor_bytes), len(descriptor_bytes))
-    descriptor = BundleDescriptor.from_bytes(descriptor_bytes)
-    signers = [_signer(trust, model) for model in descriptor.models]
-    _read_index(reader, descriptor)
-    sink.reserve(sum(member.size for member in descriptor.contents))
-    manifests = _read_manifests(reader, sink, descriptor)
-    rest = _compare_closure(descriptor, manifests)
-    for member in rest:
-        _read_blob(reader, sink, member, manifests, progress)
-    facts = [_inspect(manifest, sink) for manifest in manifests]
-    reader.finish()
-    models = zip(descriptor.models, manifests, signers, facts, strict=True)
-    verified = tuple(VerifiedModel(*fields) for fields in models)
-    return Verified(descriptor, verified, trust, state, reader.position)
+    with _advice():
+        reader = ArchiveReader(source)
+        reader.open_first(layout.LAYOUT_NAME, oci.LAYOUT_FILE)
+        trust_files, descriptor_bytes = _read_head(reader)
+        state = _state(store, trust_files, anchor)
+        floor = store.catalogue.clock_floor()
+        trust = verify_bundle_trust(state, trust_files, now=now, floor=floor)
+        _compare(trust.target(BUNDLE_TARGET), Digest.of(descriptor_bytes), len(descriptor_bytes))
+        descriptor = BundleDescriptor.from_bytes(descriptor_bytes)
+        models = _read_models(reader, sink, descriptor, trust, progress)
+        return Verified(descriptor, models, trust, state, reader.position)
+
+
+@contextmanager
+def _advice() -> Iterator[None]:
+    """Every refusal says what to do next; where nobody knows better, this."""
+    try:
+        yield
+    except (ContentError, TrustError) as error:
+        if error.hint:
+            raise
+        raise type(error)(error.what, why=error.why, hint=checks.FROM_PUBLISHER) from error
 
 
 def _read_head(reader: ArchiveReader) -> tuple[dict[str, bytes], bytes]:
@@ -185,7 +198,7 @@ def _read_head(reader: ArchiveReader) -> tuple[dict[str, bytes], bytes]:
     files: dict[str, bytes] = {}
     total = 0
     while True:
-        name, data = reader.next_small(_TRUST_OR_DESCRIPTOR, limits.DESCRIPTOR_BYTES)
+        name, data = reader.next_small(_TRUST_OR_DESCRIPTOR, _head_limit)
         if name == layout.DESCRIPTOR_NAME:
             return files, data
         name = name.removeprefix(layout.TRUST_FOLDER)
@@ -197,38 +210,87 @@ def _read_head(reader: ArchiveReader) -> tuple[dict[str, bytes], bytes]:
             raise MalformedArchive("the bundle has too much trust metadata")
 
 
+def _head_limit(name: str) -> int:
+    is_descriptor = name == layout.DESCRIPTOR_NAME
+    return limits.DESCRIPTOR_BYTES if is_descriptor else limits.TUF_TARGETS_BYTES
+
+
 def _state(store: Store, trust_files: dict[str, bytes], name: str | None) -> TrustState:
     """The trusted state that the bundle's metadata must continue."""
     names = [anchor.name for anchor in store.catalogue.anchors()]
     if name is not None and name not in names:
-        raise TrustMissing(f"no publisher {name!r} is trusted here", why=", ".join(names))
+        raise TrustMissing(
+            f"no publisher {name!r} is trusted here",
+            why=f"there are {', '.join(names)}" if names else "there is none at all",
+            hint="Look at `bundle trust show`, or pin its root with `bundle trust init`",
+        )
     chosen = names if name is None else [name]
     states = [state for each in chosen if (state := store.catalogue.trust(each)) is not None]
     return choose_anchor(states, trust_files)
 
 
-def _compare_target(trust: VerifiedTrust, path: str, digest: Digest, size: int) -> str:
-    """See that a signed target has these bytes; return the role that signed it."""
-    target = trust.target(path)
+def _compare(target: VerifiedTarget, digest: Digest, size: int) -> None:
+    """See that a signed target has these bytes."""
     if (target.digest, target.size) != (digest, size):
         raise OutsideClosure(
-            f"{path} is not the file that was signed",
+            f"{target.path} is not the file that was signed",
             why=f"{digest.short} of {size} bytes, signed was {target.digest.short}",
-            hint="Get the bundle again from its publisher",
+            hint=checks.FROM_PUBLISHER,
         )
-    return target.role
 
 
-def _signer(trust: VerifiedTrust, model: BundledModel) -> str:
+def _target(trust: VerifiedTrust, model: BundledModel) -> VerifiedTarget:
     if model.target != model_target(model.reference):
         raise OutsideClosure(
             f"{model.reference} points to another model's signature", why=model.target
         )
-    return _compare_target(trust, model.target, model.manifest.digest, model.manifest.size)
+    target = trust.target(model.target)
+    _compare(target, model.manifest.digest, model.manifest.size)
+    return target
 
 
-def _read_index(reader: ArchiveReader, descriptor: BundleDescriptor) -> None:
-    expected = descriptor.index()
+def _read_models(
+    reader: ArchiveReader,
+    sink: BlobSink,
+    descriptor: BundleDescriptor,
+    trust: VerifiedTrust,
+    progress: Meter,
+) -> tuple[VerifiedModel, ...]:
+    """Everything behind the descriptor, which alone says what comes there (checks 4 to 9)."""
+    targets = {model.reference: _target(trust, model) for model in descriptor.models}
+    index = descriptor.index()
+    contents = descriptor.contents
+    reader.expect_members(
+        [(layout.INDEX_NAME, len(index)), *((member.name, member.size) for member in contents)]
+    )
+    _read_index(reader, index)
+    manifests = _read_manifests(reader, sink, descriptor, targets)
+    weights = {digest: checks.check_model(item) for digest, item in manifests.items()}
+    configs = checks.check_uses(manifests)
+    rest = checks.check_closure(descriptor, manifests)
+    sink.reserve(sum(member.size for member in rest))
+    for member in rest:
+        if member.digest in configs:
+            _read_config(reader, sink, member)
+        else:
+            _read_blob(reader, sink, member, progress)
+    facts = {
+        digest: asdict(model_facts(sink.header(Member(layer.digest, layer.size))))
+        for digest, layer in weights.items()
+    }
+    reader.finish()
+    return tuple(
+        VerifiedModel(
+            bundled=model,
+            manifest=manifests[model.manifest.digest],
+            signer=targets[model.reference].role,
+            facts=facts[model.manifest.digest],
+        )
+        for model in descriptor.models
+    )
+
+
+def _read_index(reader: ArchiveReader, expected: bytes) -> None:
     if reader.expect_small(layout.INDEX_NAME, len(expected)) != expected:
         raise MalformedArchive(
             "index.json is not what the signed descriptor says",
@@ -237,51 +299,32 @@ def _read_index(reader: ArchiveReader, descriptor: BundleDescriptor) -> None:
 
 
 def _read_manifests(
-    reader: ArchiveReader, sink: BlobSink, descriptor: BundleDescriptor
-) -> list[Manifest]:
-    """The signed manifests stand first in the contents, in the models' order, each once."""
-    wanted = list(dict.fromkeys(model.manifest for model in descriptor.models))
-    found: dict[Digest, Manifest] = {}
-    for item, member in zip_longest(wanted, descriptor.contents[: len(wanted)]):
-        if member is None or (item.digest, item.size) != (member.digest, member.size):
-            raise MalformedArchive("the bundle's contents do not begin with its manifests")
-        data = _read_small(reader, member, limits.MANIFEST_BYTES)
-        found[item.digest] = Manifest.parse(data, media_type=item.media_type)
-        sink.add_small(data)
-    return [found[model.manifest.digest] for model in descriptor.models]
-
-
-def _compare_closure(
-    descriptor: BundleDescriptor, manifests: Sequence[Manifest]
-) -> tuple[Member, ...]:
-    """See that the contents are the models' closure, exactly; return what follows the manifests."""
-    pairs = zip((model.manifest for model in descriptor.models), manifests, strict=True)
-    wanted = closure(pairs)
-    if extra := set(descriptor.contents) - set(wanted):
-        raise OutsideClosure(
-            f"the bundle carries blob {min(extra, key=str).digest.short} that belongs to no model",
-            hint="Get the bundle again from its publisher",
-        )
-    if descriptor.contents != wanted:
-        raise OutsideClosure(
-            "the bundle does not carry all that its models consist of",
-            hint="Get the bundle again from its publisher",
-        )
-    return descriptor.contents[len({model.manifest.digest for model in descriptor.models}) :]
-
-
-def _read_blob(
     reader: ArchiveReader,
     sink: BlobSink,
-    member: Member,
-    manifests: Sequence[Manifest],
-    progress: Meter,
-) -> None:
-    if any(member.digest == manifest.config.digest for manifest in manifests):
-        data = _read_small(reader, member, limits.CONFIG_BYTES)
-        documents.load(Kind.MODEL_CONFIG, data)
+    descriptor: BundleDescriptor,
+    targets: Mapping[Reference, VerifiedTarget],
+) -> dict[Digest, Manifest]:
+    """The signed manifests stand first in the contents, in the models' order, each once."""
+    found: dict[Digest, Manifest] = {}
+    computed: dict[Digest, dict[str, str | int]] = {}
+    for member in checks.check_order(descriptor):
+        data = _read_small(reader, member, limits.MANIFEST_BYTES)
+        found[member.digest] = Manifest.parse(data)
+        computed[member.digest] = manifest_custom(data)
         sink.add_small(data)
-        return
+    for model in descriptor.models:
+        signed = targets[model.reference].custom
+        checks.check_custom(str(model.reference), signed, computed[model.manifest.digest])
+    return found
+
+
+def _read_config(reader: ArchiveReader, sink: BlobSink, member: Member) -> None:
+    data = _read_small(reader, member, limits.CONFIG_BYTES)
+    documents.load(Kind.MODEL_CONFIG, data)
+    sink.add_small(data)
+
+
+def _read_blob(reader: ArchiveReader, sink: BlobSink, member: Member, progress: Meter) -> None:
     progress.begin(f"blob {member.digest.short}", member.size)
     stream = reader.expect_blob(member.name, member.size)
     sink.add_large(stream, member, progress)
@@ -300,17 +343,6 @@ def _read_small(reader: ArchiveReader, member: Member, max_bytes: int) -> bytes:
     return data
 
 
-def _inspect(manifest: Manifest, sink: BlobSink) -> dict[str, Any]:
-    """Facts of a model, from the one weight file that it must have."""
-    if manifest.artifact_type != oci.MODEL_ARTIFACT:
-        raise MalformedDocument("a manifest in the bundle is no model", why="its artifactType")
-    weights = [layer for layer in manifest.layers if layer.media_type == oci.WEIGHT_RAW]
-    if len(weights) != 1:
-        raise MalformedDocument(f"a model has {len(weights)} weight files where one is supported")
-    header = sink.header(Member(weights[0].digest, weights[0].size))
-    return asdict(model_facts(header))
-
-
 def _refuse_race(store: Store, trusted_before: TrustState) -> None:
     """Another import under the same anchor may have finished while this one verified."""
     if store.catalogue.trust(trusted_before.anchor) != trusted_before:
@@ -325,7 +357,17 @@ def _install(
     """Blobs first, then everything else in one transaction."""
     _refuse_race(store, verified.trusted_before)
     record = receipt(verified, sink, area.bytes_added, now)
-    area.install()
+    fresh = [digest for digest in area.digests if not store.blobs.has(digest)]
+    try:
+        area.install()
+        _commit(store, verified, record)
+    except BaseException:
+        _withdraw(store, fresh)
+        raise
+    return Imported(verified, record)
+
+
+def _commit(store: Store, verified: Verified, record: dict[str, Any]) -> None:
     with store.catalogue.transaction() as tx:
         for model in verified.models:
             for blob in (model.bundled.manifest, *model.manifest.blobs):
@@ -341,4 +383,17 @@ def _install(
         tx.add_audit_event(
             store.audit_event("import", record["bundle"]["id"], {"receipt": record["id"]})
         )
-    return Imported(verified, record)
+
+
+def _withdraw(store: Store, blobs: Sequence[Digest]) -> None:
+    """Take blobs out again that were installed for a commit which failed.
+
+    Whoever else claimed one meanwhile holds a link of its own to it. Only where the file system has
+    no links must they stay, for collection, while another import is under way.
+    """
+    with suppress(SealiftError, OSError):  # what cannot be removed is collected later
+        known = store.catalogue.blob_sizes()
+        if store.blobs.live_areas() > 1 or not known.keys().isdisjoint(blobs):
+            return
+        for digest in blobs:
+            store.blobs.path(digest).unlink(missing_ok=True)

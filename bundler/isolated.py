@@ -12,6 +12,7 @@ from bundler.trust.verifier import pin_root
 from registry.digest import Digest
 from registry.records import Anchor
 from registry.store import Store
+from registry.verify import storage_errors
 from schemas import limits, strictjson
 from schemas.errors import InvalidName, TrustMissing
 from schemas.render import Meter
@@ -43,16 +44,19 @@ def verify_file(home: Path, bundle: Path, publisher: str | None, progress: Meter
 
 
 def pin(home: Path, root: Path, fingerprint: str, name: str) -> KnownAnchor:
-    """Pin a root; idempotent for the same root under the same name.
+    """Pin a root; for the same root under the same name nothing changes, not what it said since.
 
     Raises:
         FingerprintMismatch: The file is another root.
         AlreadyExists: The name stands for another root.
     """
-    with open_regular(root) as file:
+    with open_regular(root) as file, storage_errors(f"cannot read {root}"):
         data = file.read(limits.TUF_ROOT_BYTES + 1)
     state = pin_root(data, parse_fingerprint(fingerprint)).trust_state(name)
     with Store.open(home) as store, store.lock():
+        known = store.catalogue.trust(name)
+        if known is not None and known.fingerprint == state.fingerprint:
+            return _known(store, name)
         with store.catalogue.transaction() as tx:
             tx.add_anchor(name, state.fingerprint)
             tx.set_trust(name, state)
@@ -71,7 +75,7 @@ def anchors(home: Path, name: str | None) -> list[KnownAnchor]:
     with Store.open(home) as store:
         names = [anchor.name for anchor in store.catalogue.anchors()]
         if name is not None and name not in names:
-            raise TrustMissing(f"no publisher {name!r} is trusted here")
+            raise _unknown(name)
         return [_known(store, each) for each in ([name] if name is not None else names)]
 
 
@@ -83,7 +87,7 @@ def unpin(home: Path, name: str, *, dry_run: bool) -> KnownAnchor:
     """
     with Store.open(home) as store, store.lock():
         if name not in (anchor.name for anchor in store.catalogue.anchors()):
-            raise TrustMissing(f"no publisher {name!r} is trusted here")
+            raise _unknown(name)
         known = _known(store, name)
         if not dry_run:
             with store.catalogue.transaction() as tx:
@@ -110,11 +114,17 @@ def parse_fingerprint(text: str) -> Digest:
         ) from None
 
 
+def _unknown(name: str) -> TrustMissing:
+    return TrustMissing(
+        f"no publisher {name!r} is trusted here", hint="See `bundle trust show` for their names"
+    )
+
+
 def _known(store: Store, name: str) -> KnownAnchor:
     anchor = next(a for a in store.catalogue.anchors() if a.name == name)
     state = store.catalogue.trust(name)
     if state is None:
-        raise TrustMissing(f"no publisher {name!r} is trusted here")
+        raise _unknown(name)
     files = {"root": state.roots[max(state.roots)], **state.metadata}
     return KnownAnchor(anchor, {role: _version_and_expiry(data) for role, data in files.items()})
 

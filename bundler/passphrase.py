@@ -7,7 +7,6 @@ from getpass import getpass
 from pathlib import Path
 from typing import Final
 
-from registry.verify import storage_errors
 from schemas.errors import KeyUnavailable
 
 MIN_CHARS: Final = 8  # of a new one; what protects the key is its many-round derivation
@@ -19,8 +18,7 @@ def read_passphrase(file: Path | None) -> bytes:
     """The passphrase of existing keys.
 
     Raises:
-        KeyUnavailable: There is no file and nobody to ask.
-        StorageFailure: The file cannot be read.
+        KeyUnavailable: The file cannot be read or is empty; or there is none and nobody to ask.
     """
     return _from_file(file) if file is not None else _ask("Passphrase of the signing keys: ")
 
@@ -30,7 +28,6 @@ def new_passphrase(file: Path | None) -> bytes:
 
     Raises:
         KeyUnavailable: As :func:`read_passphrase`; or it is too short, or typed differently.
-        StorageFailure: The file cannot be read.
     """
     if file is not None:
         passphrase = _from_file(file)
@@ -39,15 +36,31 @@ def new_passphrase(file: Path | None) -> bytes:
         if _ask("The same again: ") != passphrase:
             raise KeyUnavailable("the two passphrases differ", hint="Run it again")
     if len(passphrase) < MIN_CHARS:
-        raise KeyUnavailable(f"the passphrase has fewer than {MIN_CHARS} characters")
+        raise KeyUnavailable(
+            "the passphrase is too short",
+            why=f"it has fewer than {MIN_CHARS} characters",
+            hint="Take several words that do not belong together",
+        )
     return passphrase
 
 
 def _from_file(file: Path) -> bytes:
-    with storage_errors(f"cannot read the passphrase file {file}"), file.open("rb") as stream:
-        line = stream.readline(_MAX_BYTES).rstrip(b"\r\n")
+    try:
+        with file.open("rb") as stream:
+            line = stream.readline(_MAX_BYTES + 1).rstrip(b"\r\n")
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise KeyUnavailable(
+            f"cannot read the passphrase file {file}", why=why, hint=_HINT
+        ) from error
     if not line:
         raise KeyUnavailable(f"the passphrase file {file} is empty", hint=_HINT)
+    if len(line) > _MAX_BYTES:
+        raise KeyUnavailable(
+            f"the passphrase in {file} is too long",
+            why=f"more than {_MAX_BYTES} bytes in its first line",
+            hint="Write it on a line of its own",
+        )
     return line
 
 

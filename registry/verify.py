@@ -56,7 +56,8 @@ def storage_errors(what: str) -> Iterator[None]:
         why = error.strerror or type(error).__name__
         if error.errno in _FULL:
             raise StorageFull(what, why=why, hint="Free some space and run it again") from error
-        raise StorageFailure(what, why=why) from error
+        hint = "Check the path, its permissions and the disk"
+        raise StorageFailure(what, why=why, hint=hint) from error
 
 
 class VerifyingReader:

@@ -9,9 +9,11 @@ sizes in two places, trailing data. What tar readers disagree on cannot be expre
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 BLOCK: Final = 512
+NAME_BYTES: Final = 100  # the name field; nothing of ours needs the prefix field beside it
 RECORD: Final = 20 * BLOCK  # tar's default blocking factor; other tools pad the end to it
 USTAR_MAX: Final = 8**11 - 1  # the size field has eleven octal digits; larger needs a pax record
 
@@ -32,7 +34,7 @@ def header(name: str, size: int) -> bytes:
     """The header blocks of a regular file.
 
     Args:
-        name: ASCII, at most 100 bytes; all names that we make are.
+        name: ASCII, at most ``NAME_BYTES``; all names that we make are.
         size: In bytes.
 
     Returns:
@@ -60,18 +62,18 @@ def blob_name(digest_text: str) -> str:
     return f"blobs/{digest_text.replace(':', '/', 1)}"
 
 
-def archive_size(members: list[tuple[str, int]]) -> int:
-    """Size in bytes of an archive with these members (name, size)."""
+def end_of_archive(position: int, members: Sequence[tuple[str, int]]) -> int:
+    """Size in bytes of an archive of which ``position`` were read and these (name, size) follow."""
     body = sum(len(header(name, size)) + size + padding(size) for name, size in members)
-    return body + len(trailer(body))
+    return position + body + len(trailer(position + body))
 
 
 def _block(name: str, size: int, typeflag: bytes) -> bytes:
     encoded = name.encode("ascii")
-    if len(encoded) > 100:
-        raise ValueError(f"member name is over 100 bytes: {name!r}")
+    if len(encoded) > NAME_BYTES:
+        raise ValueError(f"member name is over {NAME_BYTES} bytes: {name!r}")
     fields = (
-        encoded.ljust(100, b"\0"),
+        encoded.ljust(NAME_BYTES, b"\0"),
         b"0000644\0",  # mode
         b"0000000\0",  # uid
         b"0000000\0",  # gid

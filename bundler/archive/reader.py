@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tarfile
-from io import RawIOBase
+from collections.abc import Callable, Sequence
+from io import RawIOBase, UnsupportedOperation
 from typing import Any, BinaryIO, Final
 
 from bundler.archive import layout
@@ -46,12 +49,14 @@ class ArchiveReader:
             raise TruncatedBundle("the bundle ends in its first member", hint=_RETRY)
         raise NotABundle("this file is no bundle", why=_kind(got), hint=_FOREIGN)
 
-    def next_small(self, allowed: re.Pattern[str], max_bytes: int) -> tuple[str, bytes]:
+    def next_small(
+        self, allowed: re.Pattern[str], max_bytes: Callable[[str], int]
+    ) -> tuple[str, bytes]:
         """Read a member whose name and size are not known beforehand.
 
         Args:
             allowed: Full match of the names that may come here.
-            max_bytes: Refused before its data is read if larger.
+            max_bytes: By name; refused before its data is read if larger.
 
         Returns:
             Name and data.
@@ -61,18 +66,48 @@ class ArchiveReader:
             TruncatedBundle: The file ends early.
         """
         block = self._read_exactly(layout.BLOCK, "in a member header")
+        if not any(block):
+            raise TruncatedBundle("the bundle ends before its contents", hint=_RETRY)
         name, size = self._interpret(block)
-        if not allowed.fullmatch(name):
+        if not allowed.fullmatch(name) or len(name) > layout.NAME_BYTES:
             raise MalformedArchive(
                 f"the bundle has a member {name[:120]!r}",
                 why="no bundle has it here",
                 hint=_FOREIGN,
             )
-        if size > max_bytes:
-            raise MalformedArchive(f"{name} is too large", why=f"{size} > {max_bytes} bytes")
+        if not 0 <= size <= max_bytes(name):
+            raise MalformedArchive(
+                f"{name} cannot be that large",
+                why=f"{size} bytes, allowed are {max_bytes(name)}",
+                hint=_FOREIGN,
+            )
         if block != layout.header(name, size):
-            raise MalformedArchive(f"the header of {name} is not as `bundle create` writes it")
+            raise MalformedArchive(
+                f"the header of {name} is not as `bundle create` writes it", hint=_FOREIGN
+            )
         return name, self._data(name, size)
+
+    def expect_members(self, members: Sequence[tuple[str, int]]) -> None:
+        """See that a file is long enough for what comes, before the first large member is copied.
+
+        Args:
+            members: Name and size of all that follow. Where the source is no regular file, its end
+                will show.
+
+        Raises:
+            TruncatedBundle: It is not.
+        """
+        try:
+            status = os.fstat(self._source.fileno())
+        except UnsupportedOperation:
+            return
+        wanted = layout.end_of_archive(self._position, members)
+        if stat.S_ISREG(status.st_mode) and status.st_size < wanted:
+            raise TruncatedBundle(
+                "the bundle is cut off",
+                why=f"{status.st_size} of {wanted} bytes are there",
+                hint=_RETRY,
+            )
 
     def expect_small(self, name: str, size: int) -> bytes:
         """Read a small member that must come now."""
@@ -115,7 +150,7 @@ class ArchiveReader:
 
     def readinto(self, buffer: memoryview) -> int:
         """Raw read for :class:`BlobStream`: counts, and translates what the disk says."""
-        with storage_errors("reading the bundle"):
+        with storage_errors("cannot read the bundle"):
             count: int = self._source.readinto(buffer) or 0  # type: ignore[attr-defined]
         self._position += count
         return count
@@ -170,13 +205,11 @@ class ArchiveReader:
         return data
 
     def _read_up_to(self, count: int) -> bytes:
-        buffer = bytearray(count)
-        view = memoryview(buffer)
+        view = memoryview(bytearray(count))
         done = 0
         while done < count and (got := self.readinto(view[done:])):
             done += got
-        view.release()
-        return bytes(buffer[:done])
+        return bytes(view[:done])
 
 
 class BlobStream(RawIOBase):

@@ -27,7 +27,7 @@ class ArchiveWriter:
         Raises:
             StorageFull, StorageFailure: The disk says no.
         """
-        with storage_errors("writing the bundle"):
+        with storage_errors("cannot write the bundle"):
             self._write(layout.header(name, len(data)) + data + bytes(layout.padding(len(data))))
 
     def add_blob(
@@ -39,7 +39,7 @@ class ArchiveWriter:
             ContentMismatch: The source's bytes changed since they were hashed.
             StorageFull, StorageFailure: The disk says no.
         """
-        with storage_errors("writing the bundle"):
+        with storage_errors("cannot write the bundle"):
             self._write(layout.header(layout.blob_name(str(digest)), size))
             copy_verified(source, self._sink.fileno(), digest, size, progress=progress)
             self._position += size
@@ -47,7 +47,7 @@ class ArchiveWriter:
 
     def close(self) -> None:
         """Write the end-of-archive mark. The file itself stays open."""
-        with storage_errors("writing the bundle"):
+        with storage_errors("cannot write the bundle"):
             self._write(layout.trailer(self._position))
 
     def _write(self, data: bytes) -> None:

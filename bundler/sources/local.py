@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from bundler.checks import is_plain_path
 from registry.digest import Digest
 from registry.gguf import ModelFacts, model_facts, read_header
 from registry.reference import DEFAULT_NAMESPACE, DEFAULT_TAG, Reference
 from registry.verify import digest_stream, storage_errors
-from schemas.errors import NotFound, UnsupportedRequest, UsageError
+from schemas.errors import InvalidName, NotFound, UnsupportedRequest, UsageError
 from schemas.render import Meter
 
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://")
@@ -54,7 +55,7 @@ def resolve(source: str, name: str | None, progress: Meter) -> LocalModel:
         NotFound: No such file.
         UnsupportedRequest: A source of another kind.
         UsageError: Not a regular file.
-        InvalidName: The name does not parse.
+        InvalidName: The name does not parse, or the file's own cannot travel.
         MalformedModel: The header is not one that may reach an engine.
         StorageFailure: It cannot be read.
     """
@@ -66,6 +67,7 @@ def resolve(source: str, name: str | None, progress: Meter) -> LocalModel:
     path = Path(source)
     reference = _given_name(name) if name is not None else None
     with open_regular(path) as file:
+        _check_file_name(path)
         size = os.fstat(file.fileno()).st_size
         facts = model_facts(read_header(file, size))
         progress.begin(f"hashing {path.name}", size)
@@ -89,6 +91,16 @@ def open_regular(path: Path) -> BinaryIO:
         os.close(fd)
         raise UsageError(f"{path} is not a regular file", hint="Give the path of a file")
     return os.fdopen(fd, "rb", buffering=0)
+
+
+def _check_file_name(path: Path) -> None:
+    """The manifest carries it, and other tools write to it."""
+    if not is_plain_path(path.name):
+        raise InvalidName(
+            f"the file name {path.name[:120]!r} cannot travel",
+            why="it has characters that some system would stumble over",
+            hint="Rename the file",
+        )
 
 
 def _given_name(text: str) -> Reference:
