@@ -12,6 +12,7 @@ import base64
 import hashlib
 import os
 from pathlib import Path
+from secrets import token_hex
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -71,22 +72,29 @@ def generate(key_type: str = ECDSA_P256) -> CryptoSigner:
 def save(path: Path, signer: CryptoSigner, passphrase: bytes, *, rounds: int = KDF_ROUNDS) -> None:
     """Write a private key, encrypted, mode 0600, durably; never over another file.
 
+    The file appears under its name only when it is complete. The caller keeps other processes out
+    of the folder.
+
     Raises:
         KeyUnavailable: The passphrase is empty.
         AlreadyExists: There is a file of that name.
         StorageFailure: Or :class:`~schemas.errors.StorageFull`: the disk's reason.
     """
     pem = encrypt(signer, passphrase, rounds=rounds)
+    if os.path.lexists(path):
+        raise AlreadyExists(f"there is a key file {path} already")
+    new = path.with_name(f".{path.name}.{token_hex(8)}.new")
     with storage_errors(f"cannot write key {path.name}"):
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        except FileExistsError:
-            raise AlreadyExists(f"there is a key file {path} already") from None
-        with os.fdopen(fd, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(fd)
-        sync_folder(path.parent)
+            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(pem)
+                file.flush()
+                os.fsync(fd)
+            new.rename(path)
+            sync_folder(path.parent)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 def load(path: Path, passphrase: bytes) -> CryptoSigner:

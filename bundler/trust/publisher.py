@@ -12,13 +12,14 @@ from typing import Final
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import TargetFile
 
-from bundler.trust import keys, names
+from bundler.trust import closedworld, keys, names
 from bundler.trust.clock import BUILD_DATE
 from bundler.trust.names import model_target, publisher_role
 from bundler.trust.repository import Repository, model_target_file
 from bundler.trust.workspace import Generation, Workspace
 from registry.digest import Digest
 from registry.oci import Manifest
+from registry.records import TrustState
 from registry.reference import Reference
 from schemas.errors import (
     AlreadyExists,
@@ -231,6 +232,7 @@ class Publisher:
             KeyUnavailable: A key is not at hand or the passphrase is wrong.
             EnvironmentFault: The clock is behind this release's build date.
             StoreBusy: Another process is signing.
+            TrustError: What is in the folder would not be believed; nothing was published then.
             StorageFailure: Or :class:`~schemas.errors.StorageFull`; nothing was published then.
         """
         _check_clock(now)
@@ -252,6 +254,7 @@ class Publisher:
             repository.set_targets(names.BUNDLE_ROLE, {names.BUNDLE_TARGET: entry}, ring, now)
             repository.renew(ring, now)
             repository.seal(ring, now)
+            _check_as_a_site_would(repository)
             self._commit(repository, sequence)
         return TrustMetadata(
             tuple(repository.files.items()),
@@ -315,6 +318,13 @@ def _check_clock(now: datetime) -> None:
             why=f"this tool was built on {BUILD_DATE:%Y-%m-%d}",
             hint="Set the clock, then sign",
         )
+
+
+def _check_as_a_site_would(repository: Repository) -> None:
+    """No bundle leaves that would be refused: a damaged or foreign file here is found now."""
+    first = repository.files[names.member_name(names.ROOT, 1)]
+    pinned = TrustState("this publisher", Digest.of(first), {1: first})
+    closedworld.check_members(repository.files, pinned)
 
 
 def _model_entry(model: SignedModel, sequence: int, before: Mapping[str, TargetFile]) -> TargetFile:

@@ -80,8 +80,8 @@ class Repository:
                 self._roots[item.version] = item
             else:
                 self._roles[role] = item
-        if sorted(self._roots) != list(range(1, len(self._roots) + 1)):
-            raise StoreDamaged("the publisher's folder has a gap in its root versions")
+        if files:
+            self._check_whole()
 
     @classmethod
     def create(cls, signers: Signers, namespaces: Sequence[str], now: datetime) -> Repository:
@@ -201,6 +201,17 @@ class Repository:
         snapshot = self._roles[names.SNAPSHOT]
         meta = MetaFile.from_data(snapshot.version, snapshot.data, ["sha256"])
         self._sign(names.TIMESTAMP, Timestamp(snapshot_meta=meta), signers, now)
+
+    def _check_whole(self) -> None:
+        """Every root from 1, targets and the role of every namespace; the rest comes and goes."""
+        wanted = {names.TARGETS}
+        if names.TARGETS in self._roles:
+            wanted |= {names.publisher_role(namespace) for namespace in self.namespaces}
+        chain = list(range(1, len(self._roots) + 1))
+        if not chain or sorted(self._roots) != chain or not wanted <= set(self._roles):
+            raise StoreDamaged(
+                "the publisher's folder lacks a metadata file", hint="Restore it from a backup"
+            )
 
     def _renew_root(self, signers: Signers, now: datetime) -> None:
         if _postponed(self.root, signers, now):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from bundler.trust import keys
-from schemas.errors import AlreadyExists, InvalidName, KeyUnavailable, StorageFailure
+from schemas.errors import AlreadyExists, InvalidName, KeyUnavailable, StorageFailure, StorageFull
 
 ROUNDS = 1000
 
@@ -55,7 +57,7 @@ def test_envelope_is_pbes2_with_the_rounds_that_were_asked_for() -> None:
     }
     for name, encoded in identifiers.items():
         assert bytes.fromhex(encoded) in der, name
-    assert load_pem_private_key(pem, b"x")
+    load_pem_private_key(pem, b"x")
 
 
 def test_default_rounds_are_many() -> None:
@@ -90,6 +92,16 @@ def test_key_is_not_written_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(AlreadyExists):
         keys.save(tmp_path / "k.pem", keys.generate(), b"x", rounds=ROUNDS)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageFull):
+        keys.save(tmp_path / "k.pem", keys.generate(), b"x", rounds=ROUNDS)
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_key_and_missing_folder(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,8 @@ from schemas.errors import (
     FingerprintMismatch,
     MalformedDocument,
     OutsideClosure,
+    RollbackDetected,
+    StorageFailure,
     StoreDamaged,
     TrustMissing,
 )
@@ -217,6 +221,27 @@ def test_anchor_is_found_among_several(simulator: Simulator) -> None:
         choose_anchor(states, Simulator().issue())
     with pytest.raises(TrustMissing, match="trusts no publisher yet"):
         choose_anchor([], simulator.issue())
+
+
+def test_without_a_temporary_folder_it_says_so(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    with pytest.raises(StorageFailure, match="temporary folder"):
+        verify_bundle_trust(simulator.state(), simulator.issue(), now=NOW, floor=None)
+
+
+def test_temporary_folder_is_gone_afterwards(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old = simulator.issue()
+    simulator.bump()
+    verified = verify_bundle_trust(simulator.state(), simulator.issue(), now=NOW, floor=None)
+    assert verified.target(MODEL).role == LIBRARY
+    with pytest.raises(RollbackDetected):
+        verify_bundle_trust(verified.new_state, old, now=NOW, floor=None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_damaged_trusted_state_stops_the_import(simulator: Simulator) -> None:
