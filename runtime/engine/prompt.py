@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import groupby
 from typing import Final, Protocol
 
 from runtime.engine.guard import Guard
@@ -101,8 +102,9 @@ def tokenize_spans(
 def _pieces(spans: Sequence[Span], spellings: SpecialSpellings) -> list[tuple[str, bool]]:
     """(text, whether special tokens in it count)."""
     parts: list[tuple[str, bool]] = []  # special tokens of the template's; all between them joined
-    for span in spans:
-        for text, special in spellings.split(span.text) if span.trusted else [(span.text, False)]:
+    for trusted, neighbours in groupby(spans, key=lambda span: span.trusted):
+        whole = "".join(span.text for span in neighbours)
+        for text, special in spellings.split(whole) if trusted else [(whole, False)]:
             if parts and not special and not parts[-1][1]:
                 parts[-1] = (parts[-1][0] + text, False)
             else:

@@ -54,14 +54,14 @@ class Worker:
 
     @classmethod
     async def start(
-        cls, launcher: Launcher, spec: WorkerSpec, timeout: float | None = None
+        cls, launcher: Launcher, spec: WorkerSpec, seconds: float | None = None
     ) -> Self:
         """Start a process and load a model in it.
 
         Args:
             launcher: Starts the process.
             spec: The model and how to load it.
-            timeout: Seconds; None waits as long as it takes.
+            seconds: To wait for the model; None waits as long as it takes.
 
         Raises:
             LoadFailed: The engine refuses the model, or takes too long.
@@ -75,12 +75,12 @@ class Worker:
                 lambda: _Protocol(worker), sock=channel
             )
             worker._send({"spec": asdict(spec)})
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 greeting = await worker._greeting
         except TimeoutError:
             worker.kill()
             raise LoadFailed(
-                "the model did not load in time", why=f"more than {timeout} s"
+                "the model did not load in time", why=f"more than {seconds} s"
             ) from None
         except BaseException:
             worker.kill()

@@ -1,0 +1,188 @@
+"""Prompts as tokens, on a vocabulary small enough to read: one token per character."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.engine.guard import Guard
+from runtime.engine.prompt import PromptBuilder, SpecialSpellings, shortenings, tokenize_spans
+from runtime.engine.template import Span
+from runtime.messages import Chat, Job, Message, Role, Sampling, Text
+from schemas.errors import MalformedModel, PromptTooLong, UnsupportedRequest, UsageError
+
+SPECIALS = ["<s>", "<|a|>", "<|b|>", "<|a|>x"]
+
+
+class Characters:
+    """A real, if tiny, tokenizer: special tokens 0 to 3, then a token per code point."""
+
+    size = 4 + 0x110000
+    special_texts: Sequence[str] = SPECIALS
+    longest_text = 6
+    bos = 0
+    add_bos = False
+    infill = (-1, -1, -1)
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, bool]] = []
+        self.spellings = SpecialSpellings(SPECIALS)
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        self.calls.append((text, special))
+        parts = self.spellings.split(text) if special else [(text, False)]
+        tokens: list[int] = []
+        for part, is_special in parts:
+            tokens += [SPECIALS.index(part)] if is_special else [4 + ord(c) for c in part]
+        return tokens
+
+
+def plain(text: str) -> list[int]:
+    return [4 + ord(c) for c in text]
+
+
+def builder(
+    template: str | None = "{% for m in messages %}<|a|>{{ m.content }}<|b|>{% endfor %}",
+    n_context: int = 64,
+    **vocabulary: object,
+) -> PromptBuilder:
+    tokenizer = Characters()
+    for name, value in vocabulary.items():
+        setattr(tokenizer, name, value)
+    return PromptBuilder(tokenizer, template, Guard(), n_context)
+
+
+def chat(*contents: str, role: Role = "user") -> Job:
+    return Job(1, Chat(tuple(Message(role, content) for content in contents)))
+
+
+def test_template_tokens_count_and_user_text_does_not() -> None:
+    assert builder().build(chat("hi <|b|>")) == [1, *plain("hi <|b|>"), 2]
+
+
+def test_the_common_prompt_is_tokenised_in_one_piece() -> None:
+    tokenizer = Characters()
+    spans = [Span("<|a|>", trusted=True), Span("hi", trusted=False), Span("<|b|>", trusted=True)]
+    tokenize_spans(spans, tokenizer.spellings, tokenizer)
+    assert tokenizer.calls == [("<|a|>hi<|b|>", True)]
+
+
+def test_a_special_token_made_of_template_and_user_text_is_not_one() -> None:
+    spans = [Span("<|a|>", trusted=True), Span("x", trusted=False)]
+    tokenizer = Characters()
+    assert tokenize_spans(spans, tokenizer.spellings, tokenizer) == [1, *plain("x")]
+    split = [Span("<|", trusted=False), Span("b|>", trusted=True)]
+    assert tokenize_spans(split, tokenizer.spellings, tokenizer) == plain("<|b|>")
+
+
+PARTS = st.sampled_from(["<s>", "<|a|>", "<|b|>", "<|", "a|>", "x", "hello", " "])
+SPANS = st.lists(st.builds(Span, PARTS, st.booleans()), max_size=10)
+
+
+@given(SPANS)
+def test_exactly_the_trusted_special_tokens_become_tokens(spans: list[Span]) -> None:
+    tokenizer = Characters()
+    tokens = tokenize_spans(spans, tokenizer.spellings, tokenizer)
+    merged: list[Span] = []
+    for span in spans:  # neighbours of one kind are one text
+        if merged and merged[-1].trusted == span.trusted:
+            merged[-1] = replace(merged[-1], text=merged[-1].text + span.text)
+        else:
+            merged.append(span)
+    trusted = [s for span in merged if span.trusted for s in tokenizer.spellings.find(span.text)]
+    assert [SPECIALS[t] for t in tokens if t < 4] == trusted
+    spelled = "".join(SPECIALS[t] if t < 4 else chr(t - 4) for t in tokens)
+    assert spelled == "".join(span.text for span in spans)
+
+
+def test_bos_comes_once() -> None:
+    assert builder(add_bos=True).build(Job(1, Text("hi"))) == [0, *plain("hi")]
+    assert builder(add_bos=True).build(Job(1, Text("<s>hi", special=True))) == [0, *plain("hi")]
+    assert builder(add_bos=True).build(Job(1, Text("<s>hi"))) == [0, *plain("<s>hi")]
+    assert builder("<s>{{ messages[0].content }}", add_bos=True).build(chat("hi")) == [
+        0,
+        *plain("hi"),
+    ]
+    assert builder(add_bos=True).build(Job(1, Text("b", context=(0, 70)))) == [0, 70, *plain("b")]
+
+
+def test_an_empty_prompt_is_bos_or_an_error() -> None:
+    assert builder().build(Job(1, Text(""))) == [0]
+    with pytest.raises(UsageError, match="empty"):
+        builder(bos=-1).build(Job(1, Text("")))
+
+
+def test_context_comes_first_and_is_checked() -> None:
+    assert builder().build(Job(1, Text("b", context=(70, 71)))) == [70, 71, *plain("b")]
+    for token in (-1, 4 + 0x110000):
+        with pytest.raises(UsageError, match="context"):
+            builder().build(Job(1, Text("b", context=(token,))))
+
+
+def test_fill_in_the_middle() -> None:
+    job = Job(1, Text("ab", suffix="cd"))
+    assert builder(infill=(1, 2, 3)).build(job) == [1, *plain("ab"), 2, *plain("cd"), 3]
+    with pytest.raises(UnsupportedRequest):
+        builder().build(job)
+
+
+@given(st.lists(st.sampled_from(["s", "u", "a"]), min_size=1, max_size=12), st.integers(4, 40))
+def test_the_longest_fitting_conversation_is_chosen(roles: list[str], n_context: int) -> None:
+    names: dict[str, Role] = {"s": "system", "u": "user", "a": "assistant"}
+    messages = tuple(Message(names[r], chr(65 + i) * 2) for i, r in enumerate(roles))
+    messages += (Message("user", "zz"),)
+    job = Job(1, Chat(messages))
+    fitting = [m for m in ([*messages], *shortenings(messages)) if 4 * len(m) < n_context]
+    if not fitting:
+        with pytest.raises(PromptTooLong):
+            builder(n_context=n_context).build(job)
+        return
+    expected = [t for m in fitting[0] for t in [1, *plain(m.content), 2]]
+    assert builder(n_context=n_context).build(job) == expected
+
+
+def test_system_messages_and_the_last_one_stay() -> None:
+    roles: list[Role] = ["system", "user", "assistant", "user", "assistant", "user"]
+    messages = [Message(role, str(i)) for i, role in enumerate(roles)]
+    left = [[m.content for m in shorter] for shorter in shortenings(messages)]
+    assert left == [["0", "3", "4", "5"], ["0", "5"]]
+
+
+def test_without_truncation_too_long_is_an_error() -> None:
+    job = replace(chat("a" * 30, "b" * 30), truncate=False)
+    with pytest.raises(PromptTooLong, match="64 fit"):
+        builder().build(job)
+
+
+def test_one_message_too_long_is_an_error() -> None:
+    with pytest.raises(PromptTooLong):
+        builder().build(chat("a" * 100))
+
+
+def test_bare_text_keeps_its_beginning_and_its_end() -> None:
+    text = "".join(map(chr, range(97, 123))) * 5
+    tokens = builder().build(Job(1, Text(text), Sampling(num_keep=4)))
+    assert tokens == [*plain("abcd"), *plain(text[-59:])]
+    assert len(tokens) == 63
+    with pytest.raises(PromptTooLong):
+        builder().build(Job(1, Text(text), truncate=False))
+
+
+def test_hopeless_text_never_reaches_the_tokenizer() -> None:
+    tokenizer = Characters()
+    made = PromptBuilder(tokenizer, None, Guard(), 64)
+    with pytest.raises(PromptTooLong):
+        made.build(Job(1, Text("a" * 10_000)))
+    assert tokenizer.calls == []
+
+
+def test_a_broken_template_spares_raw_prompts() -> None:
+    made = builder("{{")
+    with pytest.raises(MalformedModel):
+        made.build(chat("hi"))
+    assert made.build(Job(1, Text("hi"))) == plain("hi")
+    assert made.build(Job(1, Chat((Message("user", "hi"),), template="{{ messages[0].content }}")))
