@@ -15,9 +15,10 @@ from runtime.server.backend import Backend
 from runtime.server.ollama import JSON, NativeAnswer
 from runtime.server.requests import Answer, Generation, Timing, check_capabilities, make_job
 from schemas import errors, limits
-from schemas.errors import Cancelled, SealiftError, WorkerFailed
+from schemas.errors import Cancelled, PromptTooLong, SealiftError, WorkerFailed
 
-STREAM: Final = "sealift.stream"
+# Ollama's words, which its clients look for.
+_TOO_LONG: Final = "the prompt is longer than the context length currently available to the model"
 _HEADERS: Final = {"Cache-Control": "no-cache"}
 
 
@@ -30,6 +31,9 @@ class Stream:
 
     response: web.StreamResponse
     answer: Answer
+
+
+STREAM: Final = web.RequestKey("stream", Stream)
 
 
 async def answer(
@@ -130,7 +134,8 @@ async def write(http: web.Request, response: web.StreamResponse, data: bytes) ->
 def _raise_if_failed(event: Event) -> None:
     if isinstance(event, Failed):
         kind = _BY_CODE.get(event.code, WorkerFailed)
-        raise kind(event.what, why=event.why, hint=event.hint)
+        what = _TOO_LONG if kind is PromptTooLong else event.what
+        raise kind(what, why=event.why, hint=event.hint)
 
 
 def _all_kinds(root: type[SealiftError]) -> list[type[SealiftError]]:

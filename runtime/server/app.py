@@ -65,6 +65,20 @@ def make_app(backend: Backend) -> web.Application:
     return app
 
 
+def make_runner(backend: Backend) -> web.AppRunner:
+    """The application with its manners: no signals, no access log of aiohttp's own."""
+    return web.AppRunner(
+        make_app(backend),
+        access_log=None,
+        handle_signals=False,
+        # A client that goes away cancels its handler, and with it the job in the worker.
+        handler_cancellation=True,
+        auto_decompress=False,
+        lingering_time=limits.GOODBYE_SECONDS,
+        shutdown_timeout=limits.GOODBYE_SECONDS,
+    )
+
+
 # -- around every handler -------------------------------------------------------------------------
 
 
@@ -177,6 +191,8 @@ async def _body(request: web.Request) -> dict[str, Any]:
         UsageError: None came, too slowly, or in an encoding.
         MalformedDocument: It is not JSON.
     """
+    if (request.content_length or 0) > limits.HTTP_BODY_BYTES:
+        raise web.HTTPRequestEntityTooLarge(limits.HTTP_BODY_BYTES)
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
         raise UsageError("the request body must not be compressed")
     try:

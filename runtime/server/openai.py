@@ -25,6 +25,8 @@ _ROLES: Final[dict[str, Role]] = {
     "assistant": "assistant",
     "tool": "tool",
 }
+# Where the API has a code of its own that clients look for.
+_CODES: Final = {"prompt-too-long": "context_length_exceeded", "not-found": "model_not_found"}
 _EFFORTS: Final = ("minimal", "low", "medium", "high", "xhigh")
 # The same under both names: bounds as in the API reference.
 _NUMBERS: Final = {
@@ -71,6 +73,7 @@ def parse_chat(body: dict[str, Any]) -> Generation:
         stream=fields.flag("stream", default=False),
         needs=frozenset(needs | ({TOOLS} if tools else set())),
         think=think,
+        truncate=False,  # too long is an error here, as in the API reference; never a silent cut
         include_usage=_include_usage(fields),
     )
 
@@ -260,7 +263,12 @@ def error_document(error: SealiftError) -> dict[str, Any]:
     kinds = {404: "not_found_error", 499: "api_error"}
     kind = kinds.get(status, "invalid_request_error" if 400 <= status < 500 else "api_error")
     return {
-        "error": {"message": error.line(), "type": kind, "param": None, "code": error.code},
+        "error": {
+            "message": error.line(),
+            "type": kind,
+            "param": None,
+            "code": _CODES.get(error.code, error.code),
+        },
     }
 
 

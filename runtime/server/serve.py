@@ -21,7 +21,7 @@ from runtime.launcher import Launcher
 from runtime.messages import WorkerSpec
 from runtime.sandbox import SandboxReport, confine_front_end
 from runtime.scheduler import Bounds, RunningWorker, Scheduler
-from runtime.server.app import make_app
+from runtime.server.app import make_runner
 from runtime.server.backend import Backend
 from runtime.server.logs import logging_to_stderr
 from runtime.worker.client import Worker
@@ -134,15 +134,7 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     with logging_to_stderr(), ThreadPoolExecutor(limits.STORE_THREADS, "store") as pool:
         backend = Backend(settings, store, scheduler, pool, report.document())
-        runner = web.AppRunner(
-            make_app(backend),
-            access_log=None,
-            handle_signals=False,
-            # A client that goes away cancels its handler, and with it the job in the worker.
-            handler_cancellation=True,
-            auto_decompress=False,
-            shutdown_timeout=limits.GOODBYE_SECONDS,
-        )
+        runner = make_runner(backend)
         await runner.setup()
         try:
             await web.SockSite(runner, listener, backlog=_BACKLOG).start()

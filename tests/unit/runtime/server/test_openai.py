@@ -17,7 +17,14 @@ from runtime.server.openai import (
     parse_completion,
 )
 from runtime.server.requests import Generation, Timing, make_job
-from schemas.errors import NotFound, SealiftError, ServerBusy, UsageError, WorkerFailed
+from schemas.errors import (
+    NotFound,
+    PromptTooLong,
+    SealiftError,
+    ServerBusy,
+    UsageError,
+    WorkerFailed,
+)
 from tests.support.models import model
 from tests.support.requests import JSON, bodies
 
@@ -313,18 +320,19 @@ def test_every_chunk_is_one_event(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"),
+    ("error", "kind", "code"),
     [
-        (UsageError("x"), "invalid_request_error"),
-        (NotFound("x"), "not_found_error"),
-        (ServerBusy("x"), "api_error"),
-        (SealiftError("x"), "api_error"),
+        (UsageError("x"), "invalid_request_error", "usage"),
+        (PromptTooLong("x"), "invalid_request_error", "context_length_exceeded"),
+        (NotFound("x"), "not_found_error", "model_not_found"),
+        (ServerBusy("x"), "api_error", "server-busy"),
+        (SealiftError("x"), "api_error", "internal"),
     ],
 )
-def test_error_objects(error: SealiftError, kind: str) -> None:
+def test_error_objects(error: SealiftError, kind: str, code: str) -> None:
     assert error_document(error)["error"] == {
         "message": "x",
         "type": kind,
         "param": None,
-        "code": error.code,
+        "code": code,
     }
