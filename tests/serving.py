@@ -124,7 +124,7 @@ class Server:
         return self.process.wait(timeout)
 
 
-_MAIN = "import sys; from runtime.cli.main import main; sys.exit(main())"
+MAIN = "import sys; from runtime.cli.main import main; sys.exit(main())"
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -143,7 +143,7 @@ def serving(home: Path, **settings: str) -> Iterator[Server]:
         **{f"SEALIFT_{name.upper()}": value for name, value in settings.items()},
     }
     process = subprocess.Popen(
-        [sys.executable, "-c", _MAIN, "serve"],
+        [sys.executable, "-c", MAIN, "serve"],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
