@@ -1,0 +1,70 @@
+"""A model file of any size: a valid GGUF header, then random bytes, written in constant memory.
+
+No engine could talk with it, but for everything before the engine it is a model: its header
+passes the same checks as a real one's, and random bytes are as incompressible as weights are.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import Final
+
+_COLUMNS: Final = 4096  # of each tensor, in half-precision numbers
+_ROW_BYTES: Final = 2 * _COLUMNS
+_TENSOR_BYTES: Final = 64 << 20
+_ALIGNMENT: Final = 32
+_STEP: Final = 1 << 20  # bytes per write
+_STRING: Final = 8  # value types and tensor type, by ggml's docs/gguf.md
+_UINT32: Final = 4
+_F16: Final = 1
+
+
+def write_model(path: Path, size: int, *, name: str) -> Path:
+    """Write a model of about ``size`` bytes, on the disk when it returns.
+
+    Args:
+        path: Replaced if it is there.
+        size: Of the tensor data, in bytes; rounded up to whole rows of 8 KiB.
+        name: Stands in the header.
+    """
+    rows = -(-size // _ROW_BYTES)
+    with path.open("wb", buffering=0) as file:
+        head = _header(rows, name)
+        file.write(head + bytes(-len(head) % _ALIGNMENT))
+        left = rows * _ROW_BYTES
+        while left:
+            left -= file.write(os.urandom(min(_STEP, left)))
+        os.fsync(file.fileno())
+    return path
+
+
+def _header(rows: int, name: str) -> bytes:
+    """Magic to the last entry of the tensor table, as ggml's docs/gguf.md lays it out."""
+    keys = (
+        _text("general.architecture") + _string("llama"),
+        _text("general.name") + _string(name),
+        _text("general.license") + _string("apache-2.0"),
+        _text("general.alignment") + struct.pack("<II", _UINT32, _ALIGNMENT),
+        _text("llama.context_length") + struct.pack("<II", _UINT32, 2048),
+    )
+    per_tensor = _TENSOR_BYTES // _ROW_BYTES
+    tensors = []
+    for number, first in enumerate(range(0, rows, per_tensor)):
+        tensors.append(
+            _text(f"blk.{number}.ffn_up.weight")
+            + struct.pack("<IQQ", 2, _COLUMNS, min(per_tensor, rows - first))
+            + struct.pack("<IQ", _F16, first * _ROW_BYTES)
+        )
+    counts = struct.pack("<IQQ", 3, len(tensors), len(keys))
+    return b"GGUF" + counts + b"".join(keys) + b"".join(tensors)
+
+
+def _text(value: str) -> bytes:
+    raw = value.encode()
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _string(value: str) -> bytes:
+    return struct.pack("<I", _STRING) + _text(value)

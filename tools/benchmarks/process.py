@@ -1,0 +1,68 @@
+"""Running a command and seeing what it cost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+_TOLD: Final = 2000  # characters of a failed command's output that are shown
+
+
+class BenchError(Exception):
+    """The measurement cannot go on; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one process cost.
+
+    Attributes:
+        seconds: From before it was started until it was gone, by the wall clock.
+        cpu_seconds: Processor time of the process in user and kernel mode, all threads.
+        peak_bytes: Largest resident set. The kernel counts the parent's from before ``exec`` in,
+            so the harness itself stays smaller than anything that it measures.
+        output: Standard output.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    output: str
+
+
+def run(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Cost:
+    """Run a command to its end and account for it with ``wait4``.
+
+    Args:
+        command: Program and arguments.
+        env: Added to this process's environment.
+
+    Raises:
+        BenchError: It failed.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        began = time.perf_counter()
+        # Accounted for by wait4 below: Popen's own wait tells nothing of resources.
+        process = subprocess.Popen(  # noqa: SIM115, RUF100
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env={**os.environ, **(env or {})},
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        if process.returncode != 0:
+            told = err.read(_TOLD).decode(errors="replace").strip()
+            msg = f"{' '.join(command)}: exit code {process.returncode}: {told}"
+            raise BenchError(msg)
+        output = out.read().decode(errors="replace")
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, output)
