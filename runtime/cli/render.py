@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from runtime.doctor import Finding
 
 CONTROL: Final = "unconfined"
+_DETAIL_COLUMNS: Final = 63  # what the other columns of a finding leave of 80
 _LICENSE_LINES: Final = 3
 _FOR_EVER_YEARS: Final = 20  # Ollama writes "for ever" as a moment far away
 _DETAILS: Final = (
@@ -56,7 +58,8 @@ def model_page(output: Output, document: Mapping[str, Any]) -> None:
     info = document.get("model_info")
     info = info if isinstance(info, dict) else {}
     family = str(details.get("family", ""))
-    rows = [("name", document.get("name")), ("digest", document.get("digest"))]
+    digest = _text(document, "digest").removeprefix("sha256:")[:12]
+    rows = [("name", document.get("name")), ("id", digest)]
     rows += [("size", bytes_text(_count(document, "size")) if "size" in document else None)]
     for label, key in _DETAILS:
         inside = f"{family}.{key}"  # where older servers tell the lengths
@@ -133,9 +136,11 @@ def _count(fields: Mapping[str, Any], key: str) -> int:
 
 def finding(output: Output, found: Finding) -> None:
     """``sealift doctor``: one finding, with its hint on a line of its own."""
-    output.line(f"{found.verdict:<4}  {found.check:<9}  {found.detail}")
-    if found.hint:
-        output.line(f"{'':17}{found.hint}.")
+    first, *more = textwrap.wrap(found.detail, _DETAIL_COLUMNS) or [""]
+    output.line(f"{found.verdict:<4}  {found.check:<9}  {first}")
+    hint = textwrap.wrap(f"{found.hint}.", _DETAIL_COLUMNS) if found.hint else []
+    for line in (*more, *hint):
+        output.line(f"{'':17}{line}")
 
 
 def egress(output: Output, who: str, processes: Sequence[Mapping[str, Any]]) -> bool:
