@@ -12,7 +12,7 @@ import platform
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -26,6 +26,7 @@ from schemas.version import TOOL, VERSION
 
 Verdict = Literal["ok", "note", "bad"]
 
+CONTROL: Final = "unconfined"
 PACKAGES: Final = ("bundler", "registry", "runtime", "schemas")
 _OLDEST_PYTHON: Final = (3, 11)
 _SERVING: Final = {"aiohttp": "aiohttp", "jinja2": "jinja2", "llama_cpp": "llama-cpp-python"}
@@ -206,8 +207,8 @@ def _server(settings: Settings) -> Finding:
 def egress(settings: Settings) -> tuple[str, list[Mapping[str, Any]]]:
     """What comes of trying to get out, from inside.
 
-    Asks the running server, whose front-end and workers then try; without one, fresh processes are
-    confined in the same way and try.
+    Asks the running server, whose front-end and workers then try. Where no server runs, or no model
+    is loaded in it, fresh processes are confined in the same way and try.
 
     Returns:
         Who tried, for people; and per process ``process``, ``sandbox`` and ``attempts``. The
@@ -215,17 +216,38 @@ def egress(settings: Settings) -> tuple[str, list[Mapping[str, Any]]]:
     """
     address = Address.parse(settings.serve.host)
     try:
-        document = Client(address).get("/api/sealift/egress")
+        tried = _processes(Client(address).get("/api/sealift/egress"))
+        who = f"the server at {address}"
     except RemoteUnavailable:
-        tried = [{"process": name, **probe(name)} for name in ("worker", "front-end")]
-        return "fresh processes, for no server runs", [*tried, _control()]
-    return f"the server at {address}", [*_processes(document), _control()]
+        tried, who = [_fresh("front-end")], "fresh processes, for no server runs"
+    if all(process.get("process") != "worker" for process in tried):
+        tried = [*tried, _fresh("worker")]
+    return who, [*tried, _fresh(CONTROL)]
+
+
+def sealed(processes: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether it is proven that nothing gets out: each process but the control tried and failed.
+
+    Anything short of that, as a front-end that nobody asked, is no proof.
+    """
+    outcomes: dict[str, list[object]] = {}
+    for process in processes:
+        attempts = process.get("attempts")
+        found = [a.get("outcome") if isinstance(a, dict) else None for a in _list(attempts)]
+        outcomes.setdefault(str(process.get("process")), []).extend(found or [None])
+    outcomes.pop(CONTROL, None)
+    return {"front-end", "worker"} <= outcomes.keys() and all(
+        outcome == "refused" for found in outcomes.values() for outcome in found
+    )
 
 
 def _processes(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found = document.get("processes")
-    return [p for p in found if isinstance(p, dict)] if isinstance(found, list) else []
+    return [p for p in _list(document.get("processes")) if isinstance(p, dict)]
 
 
-def _control() -> dict[str, Any]:
-    return {"process": "unconfined", **probe("unconfined")}
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _fresh(process: str) -> dict[str, Any]:
+    return {"process": process, "fresh": True, **probe(process)}

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from registry.records import ModelRecord
     from runtime.doctor import Finding
 
-CONTROL: Final = "unconfined"
 _DETAIL_COLUMNS: Final = 63  # what the other columns of a finding leave of 80
 _LICENSE_LINES: Final = 3
 _FOR_EVER_YEARS: Final = 20  # Ollama writes "for ever" as a moment far away
@@ -143,13 +142,8 @@ def finding(output: Output, found: Finding) -> None:
         output.line(f"{'':17}{line}")
 
 
-def egress(output: Output, who: str, processes: Sequence[Mapping[str, Any]]) -> bool:
-    """``sealift doctor --egress``: what was tried where, and what the kernel answered.
-
-    Returns:
-        Whether a worker or front-end was asked, and nothing got out of any; the process
-        ``unconfined`` is the control, from which all must get out.
-    """
+def egress(output: Output, who: str, processes: Sequence[Mapping[str, Any]], *, good: bool) -> None:
+    """``sealift doctor --egress``: what was tried where, and what the kernel answered."""
     output.line(f"Asked: {who}.")
     columns: dict[str, dict[str, str]] = {}
     for process in processes:
@@ -161,21 +155,16 @@ def egress(output: Output, who: str, processes: Sequence[Mapping[str, Any]]) -> 
     ways = dict.fromkeys(way for outcomes in columns.values() for way in outcomes)
     rows = [(way, *(outcomes.get(way, "-") for outcomes in columns.values())) for way in ways]
     output.table(("WAY OUT", *(name.upper() for name in columns)), rows)
-    confined = [list(o.values()) for name, o in columns.items() if name != CONTROL]
-    sealed = bool(confined) and all(
-        outcomes and all(outcome.startswith("refused") for outcome in outcomes)
-        for outcomes in confined
-    )
-    output.line("Nothing gets out." if sealed else "SOMETHING CAN GET OUT, or nobody could try.")
-    return sealed
+    output.line("Nothing gets out." if good else "SOMETHING CAN GET OUT, or nobody could try.")
 
 
 def _circumstances(process: Mapping[str, Any]) -> str:
     sandbox = process.get("sandbox")
     if not isinstance(sandbox, dict):
         return "the control; from here all must get out"
+    whose = "fresh" if process.get("fresh") else _text(process, "model")
     layers = [_text(sandbox, "seccomp"), f"Landlock {_text(sandbox, 'landlock')}"]
-    return "; ".join(filter(None, (_text(process, "model"), *layers, _text(sandbox, "namespace"))))
+    return "; ".join(filter(None, (whose, *layers, _text(sandbox, "namespace"))))
 
 
 def _outcomes(process: Mapping[str, Any]) -> dict[str, str]:

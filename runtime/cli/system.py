@@ -66,11 +66,12 @@ def _examine(output: Output) -> bool:
 
 def _egress(output: Output) -> bool:
     from runtime.cli import render
-    from runtime.doctor import egress
+    from runtime.doctor import egress, sealed
     from schemas.settings import load
 
     who, processes = egress(load())
-    good = render.egress(output, who, processes)
+    good = sealed(processes)
+    render.egress(output, who, processes, good=good)
     output.result({"good": good, "asked": who, "processes": processes})
     return good
 

@@ -205,8 +205,10 @@ def test_egress_is_tried_in_fresh_processes_where_no_server_runs(
     [
         [],
         "nonsense",
-        [{"process": "worker", "attempts": []}],
-        [{"process": "worker", "attempts": [{"kind": "tcp", "outcome": "ALLOWED"}]}],
+        [{"process": "front-end", "attempts": []}],
+        [{"process": "front-end", "attempts": ["refused"]}],
+        [{"process": "worker", "attempts": [{"kind": "tcp", "outcome": "refused"}]}],
+        [{"process": "front-end", "attempts": [{"kind": "tcp", "outcome": "ALLOWED"}]}],
         [
             {"process": "front-end", "attempts": [{"kind": "tcp", "outcome": "refused"}]},
             {"process": "worker", "attempts": [{"kind": "tcp", "outcome": "ALLOWED"}]},
