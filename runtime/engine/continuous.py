@@ -2,9 +2,11 @@
 
 A step decodes one token of every sequence that answers, then prompt tokens, fewer of them while
 others answer, so that running streams keep their pace. What a slot computed stays in it, so a
-prompt that begins like an earlier one starts behind the common part. That changes the shape of
-batches and with it the last bits of logits, so a job that names a seed starts from nothing: the
-same seed then gives the same answer, as long as the job is alone.
+prompt that begins like an earlier one starts behind the common part.
+
+What else lies in the context, and the shape of batches, change the last bits of logits. So a job
+that names a seed starts from nothing, and in an empty context if nobody else is running: as long as
+it is alone, the same seed gives the same answer.
 """
 
 from __future__ import annotations
@@ -219,6 +221,8 @@ class ContinuousEngine:
         except SealiftError as error:
             return [_failed(job, error)]
         fresh = job.sampling.seed >= 0
+        if fresh and not self._running:
+            self._purge()
         slot = choose(self._slots, () if fresh else prompt)
         if slot is None:  # never: step() admits only while fewer run than there are slots
             raise WorkerFailed("the engine has no free slot")
