@@ -69,6 +69,10 @@ def validate(kind: Kind, document: object) -> None:
         raise MalformedDocument(
             f"{kind.title} does not follow its schema", why=f"{where}: {error.message}"
         ) from None
+    except ValueError as error:  # a value that JSON has not, as TOML's dates
+        raise MalformedDocument(
+            f"{kind.title} does not follow its schema", why=str(error)
+        ) from None
 
 
 def schema(kind: Kind) -> dict[str, Any]:

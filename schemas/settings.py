@@ -145,6 +145,10 @@ def _convert(key: str, field: str, text: str) -> object:
         value = int(text)
     except (ValueError, UsageError):
         raise UsageError(f"{key}={text[:64]!r} does not parse") from None
-    if value < 0:
-        raise UsageError(f"{key} must not be negative")
+    from schemas.documents import Kind, validate
+
+    try:
+        validate(Kind.CONFIG, {"serve": {field: value}})
+    except MalformedDocument as error:
+        raise UsageError(f"{key} is out of range", why=error.why) from None
     return value

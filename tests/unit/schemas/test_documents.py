@@ -1,0 +1,238 @@
+"""Every document that crosses a boundary: by its schema when written, by its schema when read."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas import documents, strictjson
+from schemas.documents import Kind
+from schemas.errors import MalformedDocument
+
+DIGEST = "sha256:" + "0" * 64
+TIME = "2030-01-01T00:00:00Z"
+TOOL = {"name": "sealift", "version": "0.1.0"}
+MANIFEST = {
+    "mediaType": "application/vnd.oci.image.manifest.v1+json",
+    "digest": DIGEST,
+    "size": 500,
+}
+
+EXAMPLES: dict[Kind, dict[str, Any]] = {
+    Kind.BUNDLE: {
+        "schemaVersion": 1,
+        "id": "a" * 32,
+        "sequence": 1,
+        "issuedAt": TIME,
+        "publisher": "acme",
+        "tool": TOOL,
+        "models": [
+            {
+                "name": "library/smollm2:135m",
+                "target": "models/library/smollm2/135m/manifest.json",
+                "manifest": MANIFEST,
+            }
+        ],
+        "contents": [{"digest": DIGEST, "size": 500, "encoding": "identity"}],
+        "requires": [],
+        "volumes": [],
+    },
+    Kind.RECEIPT: {
+        "schemaVersion": 1,
+        "id": "b" * 32,
+        "verdict": "accepted",
+        "bundle": {"id": "a" * 32, "sequence": 1, "issuedAt": TIME, "publisher": "acme"},
+        "trust": {"anchor": "acme", "root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},
+        "time": {"clock": TIME, "reference": TIME, "verdict": "clock"},
+        "models": [{"name": "library/smollm2:135m", "manifest": DIGEST, "signer": "library"}],
+        "blobs": {"added": 3, "reused": 0, "bytesAdded": 12345},
+        "tool": TOOL,
+    },
+    Kind.AUDIT_EVENT: {
+        "schemaVersion": 1,
+        "at": TIME,
+        "actor": "operator",
+        "action": "import",
+        "subject": "library/smollm2:135m",
+        "outcome": "done",
+        "detail": {"blobs": 3, "note": "by hand", "late": False},
+    },
+    Kind.CONFIG: {
+        "schema_version": 1,
+        "serve": {"host": "127.0.0.1:11434", "keep_alive": "5m", "num_parallel": 4},
+    },
+    Kind.MODEL_CONFIG: {
+        "descriptor": {"name": "smollm2", "licenses": ["Apache-2.0"]},
+        "config": {"architecture": "transformer", "format": "gguf", "paramSize": "135M"},
+        "modelfs": {"type": "layers", "diffIds": [DIGEST]},
+    },
+}
+
+
+def paths(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a document."""
+    if here:
+        yield here
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield from paths(child, (*here, key))
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from paths(child, (*here, index))
+
+
+def at(document: Any, path: tuple[Any, ...]) -> Any:
+    for step in path:
+        document = document[step]
+    return document
+
+
+def test_every_kind_has_an_example() -> None:
+    assert EXAMPLES.keys() == set(Kind)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_the_schema_itself(kind: Kind) -> None:
+    from jsonschema_rs import meta
+
+    schema = documents.schema(kind)
+    meta.validate(schema)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["$id"] == f"urn:sealift:schema:{kind.stem}"
+    assert kind.title.replace(" v1", "").replace(" ", "-") == kind.stem.removesuffix(".v1")
+
+
+def objects(schema: Any) -> Iterator[dict[str, Any]]:
+    """Every sub-schema that describes an object."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "object":
+            yield schema
+        for child in schema.values():
+            yield from objects(child)
+    elif isinstance(schema, list):
+        for child in schema:
+            yield from objects(child)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_no_object_takes_unknown_keys(kind: Kind) -> None:
+    for found in objects(documents.schema(kind)):
+        extra = found.get("additionalProperties")
+        assert extra is False or (isinstance(extra, dict) and "maxProperties" in found)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_round_trip(kind: Kind) -> None:
+    data = documents.dump(kind, EXAMPLES[kind])
+    assert documents.load(kind, data) == EXAMPLES[kind]
+    assert documents.dump(kind, documents.load(kind, data)) == data
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_an_unknown_key_anywhere_is_refused(kind: Kind) -> None:
+    for path in [(), *paths(EXAMPLES[kind])]:
+        document = copy.deepcopy(EXAMPLES[kind])
+        place = at(document, path)
+        if isinstance(place, dict) and path != ("detail",):
+            place["unknown"] = 1
+            with pytest.raises(MalformedDocument):
+                documents.validate(kind, document)
+
+
+JUNK: list[Any] = [None, [], {}, "", "x\n", -1, 2**63, True, "\u0000", ["x"], {"x": 1}]
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_junk_in_any_place_never_passes_for_another_type(kind: Kind) -> None:
+    """Each value replaced in turn: refused, or of the type that the schema takes there."""
+    for path in paths(EXAMPLES[kind]):
+        original = at(EXAMPLES[kind], path)
+        for junk in JUNK:
+            document = copy.deepcopy(EXAMPLES[kind])
+            at(document, path[:-1])[path[-1]] = junk
+            if type(junk) is type(original):
+                continue  # may be fine, as an empty list of models is
+            if path[-1] == "keep_alive" or path[0] == "detail":
+                continue  # of several types by design
+            with pytest.raises(MalformedDocument):
+                documents.load(kind, strictjson.dumps(document))
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_every_required_key_is_required(kind: Kind) -> None:
+    for key in documents.schema(kind).get("required", []):
+        document = copy.deepcopy(EXAMPLES[kind])
+        del document[key]
+        with pytest.raises(MalformedDocument, match=key):
+            documents.dump(kind, document)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@given(data=st.data())
+def test_cut_and_trailing_bytes(kind: Kind, data: st.DataObject) -> None:
+    whole = documents.dump(kind, EXAMPLES[kind])
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    for wrong in (whole[:cut], whole + b"}", whole + whole):
+        with pytest.raises(MalformedDocument):
+            documents.load(kind, wrong)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_other_versions_are_refused(kind: Kind) -> None:
+    key = next((k for k in ("schemaVersion", "schema_version") if k in EXAMPLES[kind]), None)
+    if key is None:
+        assert kind is Kind.MODEL_CONFIG  # not ours to version
+        return
+    for version in (0, 2, "1", None):
+        with pytest.raises(MalformedDocument):
+            documents.validate(kind, {**EXAMPLES[kind], key: version})
+
+
+def test_too_large_is_refused_before_parsing() -> None:
+    with pytest.raises(MalformedDocument, match="too large"):
+        documents.load(Kind.AUDIT_EVENT, b" " * (Kind.AUDIT_EVENT.max_bytes + 1))
+
+
+def test_what_fails_is_never_written() -> None:
+    with pytest.raises(MalformedDocument, match="at: "):
+        documents.dump(Kind.AUDIT_EVENT, {**EXAMPLES[Kind.AUDIT_EVENT], "at": "now"})
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2030-01-01T00:00:00Z\n",
+        "2030-13-01T00:00:00Z",
+        "2030-02-30T00:00:00Z",
+        "2030-01-01T25:00:00Z",
+        "2030-01-01 00:00:00Z",
+        "2030-01-01T00:00:00+01:00",
+        "2030-01-01T00:00:00.5Z",
+    ],
+)
+def test_times_have_one_form(time: str) -> None:
+    with pytest.raises(MalformedDocument):
+        documents.validate(Kind.AUDIT_EVENT, {**EXAMPLES[Kind.AUDIT_EVENT], "at": time})
+
+
+@pytest.mark.parametrize("digest", [DIGEST + "\n", DIGEST.upper(), DIGEST[:-1], "md5:" + "0" * 32])
+def test_digests_have_one_form(digest: str) -> None:
+    document = copy.deepcopy(EXAMPLES[Kind.BUNDLE])
+    document["contents"][0]["digest"] = digest
+    with pytest.raises(MalformedDocument, match="contents/0/digest"):
+        documents.validate(Kind.BUNDLE, document)
+
+
+@pytest.mark.parametrize(
+    "name", ["smollm2", "library/smollm2", "Library/x:1", "a/b/c:1", "../x:1", "library/x:1\n"]
+)
+def test_model_names_are_full(name: str) -> None:
+    document = copy.deepcopy(EXAMPLES[Kind.BUNDLE])
+    document["models"][0]["name"] = name
+    with pytest.raises(MalformedDocument):
+        documents.validate(Kind.BUNDLE, document)
