@@ -5,24 +5,20 @@ The archive is a function of it: index, member names, sizes and order all follow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, Self
+from typing import Any, Self
 
-from bundler.archive import layout
-from bundler.clock import parse_rfc3339, rfc3339
+from bundler.clock import parse_rfc3339
+from bundler.contents import Entry, Part
 from registry import oci
 from registry.digest import Digest
-from registry.oci import Descriptor, Manifest
+from registry.oci import Descriptor
 from registry.reference import Reference
-from schemas import documents, limits, strictjson
+from schemas import documents, strictjson
 from schemas.documents import Kind
 from schemas.errors import MalformedDocument
 from schemas.version import TOOL, VERSION
-
-IDENTITY: Final = "identity"
-_ALGORITHM: Final = "sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,65 +37,54 @@ class BundledModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """One blob of the archive.
+class Parity:
+    """Reed-Solomon parity over the volumes' files; see :mod:`bundler.parity`.
 
     Attributes:
-        digest: Of the finished blob.
-        size: Of the finished blob, in bytes.
-        encoding: How it travels.
+        volumes: How many parity volumes there are.
+        block: Bytes per block.
+        table: ``sealift/parity.bin`` in the head: the digest of every block of every volume.
+        table_size: Its bytes.
     """
 
-    digest: Digest
-    size: int
-    encoding: str = IDENTITY
-
-    @property
-    def name(self) -> str:
-        """The member's name in the archive."""
-        return layout.blob_name(str(self.digest))
+    volumes: int
+    block: int
+    table: Digest
+    table_size: int
 
 
 @dataclass(frozen=True, slots=True)
 class BundleDescriptor:
-    """See ``schemas/files/bundle-descriptor.v1.schema.json`` for each field."""
+    """See ``schemas/files/bundle-descriptor.v1.schema.json`` for each field.
+
+    Attributes:
+        contents: In archive order: manifests, configs, then the large entries.
+        requires: Blobs that the far side must hold: left out of the bundle, or bases of deltas.
+        volumes: The parts of each volume; empty when all lies in one file.
+        parity: If there are parity volumes.
+    """
 
     id: str
     sequence: int
     issued_at: str
     publisher: str
     models: tuple[BundledModel, ...]
-    contents: tuple[Member, ...]
-
-    @classmethod
-    def build(
-        cls,
-        *,
-        bundle_id: str,
-        sequence: int,
-        issued_at: datetime,
-        publisher: str,
-        models: Sequence[tuple[BundledModel, Manifest]],
-    ) -> Self:
-        """Describe a bundle that carries the whole closure of its models."""
-        return cls(
-            id=bundle_id,
-            sequence=sequence,
-            issued_at=rfc3339(issued_at),
-            publisher=publisher,
-            models=tuple(model for model, _ in models),
-            contents=closure((model.manifest, manifest) for model, manifest in models),
-        )
+    contents: tuple[Entry, ...]
+    requires: tuple[tuple[Digest, int], ...] = ()
+    volumes: tuple[tuple[Part, ...], ...] = ()
+    parity: Parity | None = None
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Parse and validate.
 
         Raises:
-            MalformedDocument: It does not follow the schema, or names something twice.
+            MalformedDocument: It does not follow the schema, or contradicts itself.
             InvalidName: A reference outside the grammar.
         """
         document = documents.load(Kind.BUNDLE, data)
+        contents = tuple(Entry.from_document(item) for item in document["contents"])
+        parity = document.get("parity")
         descriptor = cls(
             id=document["id"],
             sequence=document["sequence"],
@@ -113,23 +98,41 @@ class BundleDescriptor:
                 )
                 for model in document["models"]
             ),
-            contents=tuple(
-                Member(Digest.parse(item["digest"]), item["size"], item["encoding"])
-                for item in document["contents"]
+            contents=contents,
+            requires=tuple((Digest.parse(r["digest"]), r["size"]) for r in document["requires"]),
+            volumes=tuple(_volume(item["parts"], contents) for item in document["volumes"]),
+            parity=None
+            if parity is None
+            else Parity(
+                parity["volumes"],
+                parity["block"],
+                Digest.parse(parity["table"]["digest"]),
+                parity["table"]["size"],
             ),
         )
         _check_entries(descriptor)
         _refuse_twins("model", [str(model.reference) for model in descriptor.models])
-        _refuse_twins("blob", [member.name for member in descriptor.contents])
-        if document["requires"]:
-            raise MalformedDocument(
-                "the bundle needs blobs that it does not carry",
-                why="differential bundles come with a later version of Sealift",
-            )
+        _refuse_twins("blob", [str(entry.digest) for entry in contents])
+        descriptor.check_bases()
         return descriptor
+
+    def check_bases(self) -> None:
+        """See that every base of a delta is required of the far side.
+
+        Raises:
+            MalformedDocument: One is not; then no order of reading could make the blob.
+        """
+        required = {digest for digest, _ in self.requires}
+        for entry in self.contents:
+            if missing := set(entry.bases) - required:
+                raise MalformedDocument(
+                    "a delta has a base that the bundle does not require",
+                    why=min(missing).short,
+                )
 
     def to_bytes(self) -> bytes:
         """Serialise deterministically."""
+        numbers = {entry.digest: number for number, entry in enumerate(self.contents)}
         document: dict[str, Any] = {
             "schemaVersion": 1,
             "id": self.id,
@@ -145,13 +148,19 @@ class BundleDescriptor:
                 }
                 for model in self.models
             ],
-            "contents": [
-                {"digest": str(item.digest), "size": item.size, "encoding": item.encoding}
-                for item in self.contents
+            "contents": [entry.document() for entry in self.contents],
+            "requires": [{"digest": str(digest), "size": size} for digest, size in self.requires],
+            "volumes": [
+                {"parts": [[numbers[p.entry.digest], p.first, p.count] for p in parts]}
+                for parts in self.volumes
             ],
-            "requires": [],
-            "volumes": [],
         }
+        if self.parity is not None:
+            document["parity"] = {
+                "volumes": self.parity.volumes,
+                "block": self.parity.block,
+                "table": {"digest": str(self.parity.table), "size": self.parity.table_size},
+            }
         return documents.dump(Kind.BUNDLE, document)
 
     def index(self) -> bytes:
@@ -172,26 +181,6 @@ class BundleDescriptor:
         )
 
 
-def closure(models: Iterable[tuple[Descriptor, Manifest]]) -> tuple[Member, ...]:
-    """All blobs that these models consist of, each once, in archive order.
-
-    Manifests first, then configs, then layers: whoever reads in one pass knows what a blob is for
-    before it comes.
-    """
-    pairs = list(models)
-    ordered = [
-        *(descriptor for descriptor, _ in pairs),
-        *(manifest.config for _, manifest in pairs),
-        *(layer for _, manifest in pairs for layer in manifest.layers),
-    ]
-    members: dict[Digest, Member] = {}
-    for item in ordered:
-        known = members.setdefault(item.digest, Member(item.digest, item.size))
-        if known.size != item.size:
-            raise MalformedDocument(f"blob {item.digest.short} is declared with two sizes")
-    return tuple(members.values())
-
-
 def _check_entries(descriptor: BundleDescriptor) -> None:
     """What the schema cannot say of one entry."""
     try:
@@ -205,18 +194,12 @@ def _check_entries(descriptor: BundleDescriptor) -> None:
             )
         if model.reference.host is not None or model.reference.digest is not None:
             raise MalformedDocument(f"{model.reference} names a host or a digest")
-    for member in descriptor.contents:
-        # Longer digests do not fit into a member's name; nobody needs them here.
-        if member.digest.algorithm != _ALGORITHM:
-            raise MalformedDocument(
-                f"blob {member.digest.short} has a digest of an unusual kind",
-                why=f"{member.digest.algorithm} where bundles use {_ALGORITHM}",
-            )
-        if member.size > limits.BLOB_BYTES:
-            raise MalformedDocument(
-                f"blob {member.digest.short} is too large",
-                why=f"{member.size} > {limits.BLOB_BYTES} bytes",
-            )
+
+
+def _volume(parts: list[list[int]], contents: Sequence[Entry]) -> tuple[Part, ...]:
+    if any(number >= len(contents) for number, _, _ in parts):
+        raise MalformedDocument("a volume has an entry that the bundle has not")
+    return tuple(Part(contents[number], first, count) for number, first, count in parts)
 
 
 def _refuse_twins(what: str, names: list[str]) -> None:

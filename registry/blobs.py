@@ -131,13 +131,14 @@ class BlobStore:
                     continue  # not ours: never counted, never touched
                 yield digest
 
-    def stage(self, batch: str | None = None) -> StagingArea:
+    def stage(self, batch: str | None = None, *, kept: bool = False) -> StagingArea:
         """A place for one import's incoming bytes; use it as a context manager.
 
         Args:
             batch: Part of the folder's name, for whoever looks; hexadecimal digits.
+            kept: Whether it outlives the process, to be gone on with.
         """
-        return StagingArea(self, self.staging, batch)
+        return StagingArea(self, self.staging, batch, kept=kept)
 
 
 def _missing(digest: Digest) -> NotFound:

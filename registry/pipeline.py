@@ -36,6 +36,8 @@ def hash_through(
     *,
     sink_fd: int | None = None,
     progress: Callable[[int], None] | None = None,
+    seed: _Hash | None = None,
+    durable: Callable[[int], None] | None = None,
 ) -> tuple[int, str]:
     """Read ``size`` bytes, each once; what is hashed is what is written.
 
@@ -45,6 +47,9 @@ def hash_through(
         algorithm: For ``hashlib``.
         sink_fd: File descriptor to write to, from where it stands; None to hash only.
         progress: Called with the number of bytes of each step, in the calling thread.
+        seed: A hash that has seen what comes before these bytes; taken over.
+        durable: Called every ``limits.SEGMENT_BYTES`` with the number of bytes that a power loss
+            cannot take any more; costs a sync each.
 
     Returns:
         How many bytes came, and their digest in lower-case hexadecimal.
@@ -53,9 +58,10 @@ def hash_through(
         OSError: A read or write failed.
     """
     step = min(limits.IO_CHUNK, max(size, 1))
-    hasher = _HashThread(algorithm, step) if size > step else _HashInline(algorithm, step)
+    seed = seed or hashlib.new(algorithm)
+    hasher = _HashThread(seed, step) if size > step else _HashInline(seed, step)
     try:
-        came = _pump(source, size, hasher, sink_fd, progress)
+        came = _pump(source, size, hasher, sink_fd, progress, durable)
     finally:
         hashed = hasher.finish()
     return came, hashed.hexdigest()
@@ -74,8 +80,8 @@ def read_some(source: Readable, view: memoryview) -> int:
 class _HashInline:
     """For what fits into one buffer: a thread would cost more than it saves."""
 
-    def __init__(self, algorithm: str, step: int) -> None:
-        self._hash = hashlib.new(algorithm)
+    def __init__(self, seed: _Hash, step: int) -> None:
+        self._hash = seed
         self._view = memoryview(bytearray(step))
 
     def buffer(self) -> memoryview:
@@ -91,8 +97,8 @@ class _HashInline:
 class _HashThread:
     """Hashes filled buffers in order, then puts them back into the ring."""
 
-    def __init__(self, algorithm: str, step: int) -> None:
-        self._hash = hashlib.new(algorithm)
+    def __init__(self, seed: _Hash, step: int) -> None:
+        self._hash = seed
         self._filled: SimpleQueue[memoryview | None] = SimpleQueue()
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         for _ in range(_RING):
@@ -126,6 +132,7 @@ def _pump(
     hasher: _HashInline | _HashThread,
     sink_fd: int | None,
     progress: Callable[[int], None] | None,
+    durable: Callable[[int], None] | None,
 ) -> int:
     writeback = None if sink_fd is None or size <= _WRITEBACK_STRIDE else _Writeback(sink_fd)
     done = 0
@@ -140,6 +147,9 @@ def _pump(
             progress(count)
         if writeback is not None:
             writeback.written(count)
+        if durable is not None and sink_fd is not None and done % limits.SEGMENT_BYTES == 0:
+            os.fdatasync(sink_fd)
+            durable(done)
         if count < len(view):
             break
     return done

@@ -2,6 +2,9 @@
 
 An area ``NAME`` is the file ``NAME.lock``, held with ``flock``, and the folder ``NAME/``. The lock
 comes first and goes last, so a folder without one, or with one that nobody holds, is abandoned.
+
+A *kept* area outlives its process: an import that was interrupted goes on in it. It is abandoned only
+when nobody has touched it for ``limits.RESUME_SECONDS``.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import errno
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +22,16 @@ from typing import Final, Protocol, Self
 from registry.digest import Digest
 from registry.locks import try_lock
 from registry.verify import Readable, copy_verified, storage_errors
-from schemas.errors import AlreadyExists, InvalidName, StorageFailure
+from schemas import limits
+from schemas.errors import AlreadyExists, InvalidName, StorageFailure, StoreBusy
 
 _LOCK: Final = ".lock"
+_PART: Final = ".part"
+_KEPT: Final = "kept-"
 _BATCH: Final = re.compile(r"[a-z0-9-]{1,64}")
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_STAGED: Final = re.compile(r"(sha256)-([0-9a-f]{64})|(sha512)-([0-9a-f]{128})")
+_REOPEN: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -42,11 +51,23 @@ class StagingArea:
     Leaving the context without :meth:`install` removes all of it, so a failed import leaves the
     store byte for byte as it was. Keep the context open until the catalogue's transaction is
     committed: as long as it is, nothing is pruned.
+
+    Args:
+        blobs: Where the blobs go in the end.
+        staging: The folder of all areas.
+        batch: Begins the area's name; of a kept area, it is the name.
+        kept: Whether the area outlives this process; leave it for good with :meth:`discard`.
     """
 
-    def __init__(self, blobs: Destination, staging: Path, batch: str | None = None) -> None:
+    def __init__(
+        self, blobs: Destination, staging: Path, batch: str | None = None, *, kept: bool = False
+    ) -> None:
         if batch is not None and not _BATCH.fullmatch(batch):
             raise InvalidName(f"{batch!r} cannot name a staging area")
+        if kept and batch is None:
+            raise InvalidName("a kept staging area needs a name")
+        self._kept = kept
+        self._batch = batch
         self._blobs = blobs
         self._staging = staging
         self._prefix = f"{batch}-" if batch else ""
@@ -58,9 +79,26 @@ class StagingArea:
     def __enter__(self) -> Self:
         with storage_errors("cannot make a staging area"):
             make_folder(self._staging)
+            if self._kept:
+                self._reopen(self._staging / f"{_KEPT}{self._batch}")
             while self._folder is None:
                 self._claim_name()
         return self
+
+    def _reopen(self, folder: Path) -> None:
+        fd = os.open(_lock_path(folder), _REOPEN, 0o600)
+        if not try_lock(fd) or os.fstat(fd).st_nlink == 0:
+            os.close(fd)
+            raise StoreBusy(
+                "another process imports this bundle", hint="Wait until it is done and retry"
+            )
+        self._lock_fd = fd
+        os.utime(fd)
+        make_folder(folder)
+        self._folder = folder
+        for entry in os.scandir(folder):
+            if match := _STAGED.fullmatch(entry.name):
+                self._waiting.add(Digest(match[1] or match[3], match[2] or match[4]))
 
     def _claim_name(self) -> None:
         folder = self._staging / (self._prefix + secrets.token_hex(8))
@@ -83,8 +121,9 @@ class StagingArea:
         if folder is None:
             return
         try:
-            with storage_errors(f"cannot clear {folder}"):
-                _remove(folder)
+            if not self._kept:
+                with storage_errors(f"cannot clear {folder}"):
+                    _remove(folder)
         finally:
             os.close(self._lock_fd)
             self._waiting.clear()
@@ -150,6 +189,28 @@ class StagingArea:
         self._waiting.add(digest)
         self._bytes_added += size
         return path
+
+    def discard(self) -> None:
+        """Let the area go when the context ends, kept or not."""
+        self._kept = False
+
+    def part(self, digest: Digest) -> Path:
+        """Where an unfinished blob grows; :meth:`accept` makes it one that waits."""
+        return self.folder / f"{digest.algorithm}-{digest.hex}{_PART}"
+
+    def accept(self, digest: Digest, size: int) -> None:
+        """Take over a blob that grew in :meth:`part`; the caller has verified and synced it.
+
+        Raises:
+            StorageFailure: It cannot be renamed.
+        """
+        with storage_errors(f"cannot store blob {digest.short}"):
+            part = self.part(digest)
+            part.chmod(0o444)
+            part.replace(self.path(digest))
+            sync_folder(self.folder)
+        self._waiting.add(digest)
+        self._bytes_added += size
 
     def add_bytes(self, data: bytes) -> Digest:
         """Take bytes at hand; returns their digest. Equal bytes may come again."""
@@ -239,7 +300,7 @@ def sweep_abandoned(staging: Path) -> int:
             fd = _open_lock(folder, os.O_CREAT)
             if fd is None:
                 continue
-            if not try_lock(fd):
+            if not try_lock(fd) or _resumable(folder, fd):
                 os.close(fd)
                 continue
             try:
@@ -248,6 +309,11 @@ def sweep_abandoned(staging: Path) -> int:
                 os.close(fd)
             removed += 1
     return removed
+
+
+def _resumable(folder: Path, lock_fd: int) -> bool:
+    age = time.time() - os.fstat(lock_fd).st_mtime
+    return folder.name.startswith(_KEPT) and age < limits.RESUME_SECONDS
 
 
 def live_areas(staging: Path) -> int:

@@ -38,8 +38,13 @@ TRUST_TOTAL_BYTES: Final = 64 * MIB
 IO_CHUNK: Final = 1 * MIB  # one read; large enough for full disk speed, small enough to stay flat
 BLOB_BYTES: Final = 4 * 1024 * GIB  # one blob; the largest open weights are well below 2 TiB
 BUNDLE_BLOBS: Final = 1_000_000
+SEGMENT_BYTES: Final = 64 * MIB  # what an interruption costs at most
+PIECE_BYTES: Final = 16 * MIB  # raw bytes of one zstd frame: both cores work on a blob
+VOLUMES: Final = 10_000
+VOLUME_BYTES_MIN: Final = 1 * MIB
 
 # -- the store ----------------------------------------------------------------------------------
+RESUME_SECONDS: Final = 30 * 24 * 3600  # sticks come by courier; then what was staged goes
 GC_GRACE_SECONDS: Final = 24 * 3600  # an import may take a day between blobs and commit
 STORE_LOCK_SECONDS: Final = 30
 

@@ -9,7 +9,7 @@ sizes in two places, trailing data. What tar readers disagree on cannot be expre
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final
 
 BLOCK: Final = 512
@@ -21,6 +21,9 @@ LAYOUT_NAME: Final = "oci-layout"
 TRUST_FOLDER: Final = "sealift/trust/"
 DESCRIPTOR_NAME: Final = "sealift/bundle.json"
 INDEX_NAME: Final = "index.json"
+VOLUME_NAME: Final = "sealift/volume.json"
+PARITY_NAME: Final = "sealift/parity.bin"
+VOLUME_OVERHEAD: Final = 2 * BLOCK + RECORD  # volume.json and the end of the archive, at most
 
 # "timestamp.json" | version "." role ".json", as in bundler.trust.names; no leading zeros
 TRUST_NAME: Final = re.compile(
@@ -62,10 +65,15 @@ def blob_name(digest_text: str) -> str:
     return f"blobs/{digest_text.replace(':', '/', 1)}"
 
 
-def end_of_archive(position: int, members: Sequence[tuple[str, int]]) -> int:
-    """Size in bytes of an archive of which ``position`` were read and these (name, size) follow."""
-    body = sum(len(header(name, size)) + size + padding(size) for name, size in members)
-    return position + body + len(trailer(position + body))
+def member_size(size: int) -> int:
+    """Bytes that a member of this size takes in an archive, header and padding included."""
+    return BLOCK * (1 if size <= USTAR_MAX else 3) + size + padding(size)
+
+
+def end_of_archive(position: int, sizes: Iterable[int]) -> int:
+    """Size in bytes of an archive of which ``position`` were read and members of these follow."""
+    end = position + sum(member_size(size) for size in sizes)
+    return end + len(trailer(end))
 
 
 def _block(name: str, size: int, typeflag: bytes) -> bytes:

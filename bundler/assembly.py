@@ -1,0 +1,205 @@
+"""The large blobs of a bundle while they come in: from any volume, in any order, in several sittings.
+
+A blob grows in a part file of the import's staging area. Each stored segment is compared with its
+signed digest before it counts, each finished blob with its own before it is accepted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, Protocol
+
+from bundler.archive.codec import decode_piece
+from bundler.archive.reader import BlobStream
+from bundler.contents import DELTA, IDENTITY, Entry, Part
+from bundler.delta import rebuild
+from bundler.journal import Journal
+from registry import linuxio
+from registry.digest import Digest
+from registry.pipeline import hash_through
+from registry.staging import StagingArea
+from registry.verify import storage_errors
+from schemas import limits
+from schemas.errors import ContentMismatch
+from schemas.render import Meter
+
+
+class Bases(Protocol):
+    """Where the blobs lie that deltas copy from; see :class:`registry.blobs.BlobStore`."""
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """Open a blob.
+
+        Raises:
+            NotFound: It is not there.
+        """
+
+
+class Assembly:
+    """Makes blobs of segments.
+
+    Args:
+        area: Kept, so that an interrupted import can go on.
+        journal: Of the same area.
+        bases: For deltas.
+    """
+
+    def __init__(self, area: StagingArea, journal: Journal, bases: Bases) -> None:
+        self._area = area
+        self._journal = journal
+        self._bases = bases
+
+    def done(self, entry: Entry) -> bool:
+        """Whether the blob waits in the area, verified."""
+        return entry.digest in self._area.digests
+
+    def missing(self, entry: Entry) -> list[int]:
+        """Numbers of the segments that have not come yet."""
+        if self.done(entry):
+            return []
+        have = self._journal.segments(entry.digest)
+        return [number for number in range(len(entry.parts)) if number not in have]
+
+    def take(self, part: Part, stream: BlobStream, progress: Meter) -> None:
+        """Read one member of a bundle, or skip what is there already.
+
+        Args:
+            part: What the member holds.
+            stream: Stands at its first byte; ends after its last.
+            progress: Told of all of the member's bytes, skipped ones too.
+
+        Raises:
+            ContentMismatch: A segment or the finished blob is not what was signed. Of the former
+                nothing counts, the latter starts anew.
+            TruncatedBundle, StorageFull, StorageFailure: As they come.
+        """
+        entry = part.entry
+        if self.done(entry):
+            stream.skip(part.size)
+            progress.advance(part.size)
+        elif entry.encoding == IDENTITY and len(entry.parts) == 1:
+            self._take_front(entry, stream, progress)
+        else:
+            self._take_segments(part, stream, progress)
+            if not self.missing(entry):
+                self._finish(entry)
+
+    def _take_front(self, entry: Entry, stream: BlobStream, progress: Meter) -> None:
+        """The fast way: the blob as it is, hashed once while it is copied."""
+        front = min(self._journal.front(entry.digest), entry.size)
+        with self._part_file(entry) as fd:
+            front = min(front, os.fstat(fd).st_size)
+            with os.fdopen(os.dup(fd), "rb", buffering=0) as staged:
+                seed = entry.digest.hasher()
+                _hash_range(staged, front, seed)
+            stream.skip(front)
+            progress.advance(front)
+            os.lseek(fd, front, os.SEEK_SET)
+            came, found = hash_through(
+                stream,
+                entry.size - front,
+                entry.digest.algorithm,
+                sink_fd=fd,
+                progress=progress.advance,
+                seed=seed,
+                durable=lambda done: self._journal.front_done(entry.digest, front + done),
+            )
+            self._accept(entry, fd, came + front, found)
+
+    def _take_segments(self, part: Part, stream: BlobStream, progress: Meter) -> None:
+        entry = part.entry
+        have = self._journal.segments(entry.digest)
+        with self._part_file(entry) as fd:
+            for number in range(part.first, part.first + part.count):
+                size = entry.parts[number].size
+                if number in have:
+                    stream.skip(size)
+                else:
+                    self._take_segment(entry, number, stream, fd)
+                progress.advance(size)
+
+    def _take_segment(self, entry: Entry, number: int, stream: BlobStream, fd: int) -> None:
+        segment = entry.parts[number]
+        if entry.encoding in (IDENTITY, DELTA):
+            os.lseek(fd, sum(s.size for s in entry.parts[:number]), os.SEEK_SET)
+            _, found = hash_through(stream, segment.size, segment.digest.algorithm, sink_fd=fd)
+            _compare(entry, number, found)
+        else:
+            stored = stream.read_exactly(segment.size)
+            hasher = segment.digest.hasher()
+            hasher.update(stored)
+            _compare(entry, number, hasher.hexdigest())
+            offset, size = entry.raw_range(number)
+            _write_at(fd, decode_piece(entry.encoding, memoryview(stored), size), offset)
+        os.fdatasync(fd)
+        self._journal.segment_done(entry.digest, number)
+
+    def _finish(self, entry: Entry) -> None:
+        """All segments are there: see that they make the blob."""
+        if entry.encoding == DELTA:
+            self._rebuild(entry)
+            return
+        with self._part_file(entry) as fd, os.fdopen(os.dup(fd), "rb", buffering=0) as file:
+            file.seek(0)
+            came, found = hash_through(file, entry.size, entry.digest.algorithm)
+            self._accept(entry, fd, came, found)
+
+    def _rebuild(self, entry: Entry) -> None:
+        """Turn a delta's stored bytes and its bases into the blob."""
+        stored = self._area.part(entry.digest).with_suffix(".delta")
+        with storage_errors(f"cannot rebuild blob {entry.digest.short}"):
+            self._area.part(entry.digest).replace(stored)
+        with self._part_file(entry) as fd:
+            found = rebuild(entry, stored, self._bases, fd)
+            self._accept(entry, fd, entry.size, found)
+        stored.unlink()
+
+    def _accept(self, entry: Entry, fd: int, came: int, found: str) -> None:
+        if came != entry.size or found != entry.digest.hex:
+            self._journal.forget(entry.digest)
+            with storage_errors(f"cannot clear blob {entry.digest.short}"):
+                self._area.part(entry.digest).unlink(missing_ok=True)
+            raise ContentMismatch(
+                f"blob {entry.digest.short} is not what was signed",
+                why=f"it hashes to {found[:12]}",
+                hint="Run it again; if it stays, copy the bundle again from its source",
+            )
+        os.ftruncate(fd, entry.size)
+        os.fsync(fd)
+        self._area.accept(entry.digest, entry.size)
+
+    @contextmanager
+    def _part_file(self, entry: Entry) -> Iterator[int]:
+        with storage_errors(f"cannot store blob {entry.digest.short}"):
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(self._area.part(entry.digest), flags, 0o600)
+            try:
+                if entry.encoding != DELTA and entry.size > limits.IO_CHUNK:
+                    linuxio.preallocate(fd, entry.size)
+                yield fd
+            finally:
+                os.close(fd)
+
+
+def _hash_range(file: BinaryIO, size: int, hasher: object) -> None:
+    came, _ = hash_through(file, size, "", seed=hasher)  # type: ignore[arg-type]
+    if came != size:
+        raise ContentMismatch("the staged front of a blob is shorter than its journal says")
+
+
+def _compare(entry: Entry, number: int, found: str) -> None:
+    if found != entry.parts[number].digest.hex:
+        raise ContentMismatch(
+            f"segment {number} of blob {entry.digest.short} is not what was signed",
+            why=f"it hashes to {found[:12]}",
+            hint="Copy this volume again from its source, and run it again",
+        )
+
+
+def _write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(fd, view, offset)
+        view, offset = view[count:], offset + count
