@@ -7,8 +7,9 @@ signed digest before it counts, each finished blob with its own before it is acc
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from bundler.archive.codec import decode_piece
@@ -61,6 +62,12 @@ class Assembly:
             return []
         have = self._journal.segments(entry.digest)
         return [number for number in range(len(entry.parts)) if number not in have]
+
+    def settle(self, entries: Iterable[Entry]) -> None:
+        """Finish blobs of which an interrupted import had all segments."""
+        for entry in entries:
+            if not self.done(entry) and not self.missing(entry):
+                self._finish(entry)
 
     def take(self, part: Part, stream: BlobStream, progress: Meter) -> None:
         """Read one member of a bundle, or skip what is there already.
@@ -148,11 +155,9 @@ class Assembly:
 
     def _rebuild(self, entry: Entry) -> None:
         """Turn a delta's stored bytes and its bases into the blob."""
-        stored = self._area.part(entry.digest).with_suffix(".delta")
-        with storage_errors(f"cannot rebuild blob {entry.digest.short}"):
-            self._area.part(entry.digest).replace(stored)
-        with self._part_file(entry) as fd:
-            found = rebuild(entry, stored, self._bases, fd)
+        stored = self._stored_path(entry)
+        with self._open(self._area.part(entry.digest), entry.size) as fd, stored.open("rb") as file:
+            found = rebuild(entry, file, self._bases, fd)
             self._accept(entry, fd, entry.size, found)
         stored.unlink()
 
@@ -161,6 +166,7 @@ class Assembly:
             self._journal.forget(entry.digest)
             with storage_errors(f"cannot clear blob {entry.digest.short}"):
                 self._area.part(entry.digest).unlink(missing_ok=True)
+                self._stored_path(entry).unlink(missing_ok=True)
             raise ContentMismatch(
                 f"blob {entry.digest.short} is not what was signed",
                 why=f"it hashes to {found[:12]}",
@@ -170,14 +176,22 @@ class Assembly:
         os.fsync(fd)
         self._area.accept(entry.digest, entry.size)
 
+    def _part_file(self, entry: Entry) -> AbstractContextManager[int]:
+        if entry.encoding == DELTA:
+            return self._open(self._stored_path(entry), entry.stored_size)
+        return self._open(self._area.part(entry.digest), entry.size)
+
+    def _stored_path(self, entry: Entry) -> Path:
+        """Where a delta's stored bytes grow."""
+        return self._area.part(entry.digest).with_suffix(".delta")
+
     @contextmanager
-    def _part_file(self, entry: Entry) -> Iterator[int]:
-        with storage_errors(f"cannot store blob {entry.digest.short}"):
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(self._area.part(entry.digest), flags, 0o600)
+    def _open(self, path: Path, size: int) -> Iterator[int]:
+        with storage_errors(f"cannot store {path.name}"):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
-                if entry.encoding != DELTA and entry.size > limits.IO_CHUNK:
-                    linuxio.preallocate(fd, entry.size)
+                if size > limits.IO_CHUNK:
+                    linuxio.preallocate(fd, size)
                 yield fd
             finally:
                 os.close(fd)

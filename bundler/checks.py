@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from bundler.descriptor import BundleDescriptor, Member, closure
+from bundler.contents import IDENTITY, Entry, closure
+from bundler.descriptor import BundleDescriptor
 from registry import oci
 from registry.digest import Digest
 from registry.oci import Descriptor, Manifest
@@ -79,44 +80,75 @@ def check_uses(manifests: Mapping[Digest, Manifest]) -> frozenset[Digest]:
 
 def check_closure(
     descriptor: BundleDescriptor, manifests: Mapping[Digest, Manifest]
-) -> tuple[Member, ...]:
-    """See that the contents are the models' closure, exactly.
+) -> tuple[Entry, ...]:
+    """See that contents and required blobs are the models' closure, exactly.
 
     Returns:
         What follows the manifests.
 
     Raises:
-        OutsideClosure: Too much, too little, or in another order.
+        OutsideClosure: Too much, too little, or in another order; or a manifest or a config is
+            required of the far side, which never happens.
         MalformedDocument: A blob is declared with two sizes.
     """
     models = descriptor.models
     wanted = closure((model.manifest, manifests[model.manifest.digest]) for model in models)
-    if descriptor.contents != wanted:
+    sizes = {blob.digest: blob.size for blob in wanted}
+    configs = {manifest.config.digest for manifest in manifests.values()}
+    bases = {base for entry in descriptor.contents for base in entry.bases}
+    for digest, size in descriptor.requires:
+        known = sizes.get(digest, size if digest in bases else None)
+        if known != size or digest in configs or digest in manifests:
+            raise OutsideClosure(
+                f"the bundle requires blob {digest.short} without need", hint=FROM_PUBLISHER
+            )
+    required = {digest for digest, _ in descriptor.requires}
+    carried = [(blob.digest, blob.size) for blob in wanted if blob.digest not in required]
+    if [(entry.digest, entry.size) for entry in descriptor.contents] != carried:
         raise OutsideClosure(
             "the bundle's contents are not what its models consist of",
-            why=_difference(descriptor.contents, wanted),
+            why=_difference(descriptor.contents, carried),
             hint=FROM_PUBLISHER,
         )
-    return wanted[len(manifests) :]
+    return descriptor.contents[len(manifests) :]
 
 
-def _difference(found: Sequence[Member], wanted: Sequence[Member]) -> str:
-    sizes = {member.digest: member.size for member in wanted}
-    for member in found:
-        if member.digest not in sizes:
-            return f"blob {member.digest.short} belongs to no model"
-        if member.size != sizes[member.digest]:
+def _difference(found: Sequence[Entry], wanted: Sequence[tuple[Digest, int]]) -> str:
+    sizes = dict(wanted)
+    for entry in found:
+        if entry.digest not in sizes:
+            return f"blob {entry.digest.short} belongs to no model"
+        if entry.size != sizes[entry.digest]:
             return (
-                f"blob {member.digest.short} is listed with {member.size} bytes"
-                f" where a model says {sizes[member.digest]}"
+                f"blob {entry.digest.short} is listed with {entry.size} bytes"
+                f" where a model says {sizes[entry.digest]}"
             )
-    missing = sizes.keys() - {member.digest for member in found}
+    missing = sizes.keys() - {entry.digest for entry in found}
     if missing:
         return f"blob {min(missing).short} is missing"
     return "they are in another order"
 
 
-def check_order(descriptor: BundleDescriptor) -> tuple[Member, ...]:
+def check_volumes(descriptor: BundleDescriptor, large: Sequence[Entry]) -> None:
+    """See that the volumes hold every segment of every large entry, in order, each once.
+
+    Raises:
+        MalformedDocument: They do not.
+    """
+    listed = [
+        (part.entry.digest, number)
+        for parts in descriptor.volumes
+        for part in parts
+        for number in range(part.first, part.first + part.count)
+    ]
+    wanted = [(entry.digest, number) for entry in large for number in range(len(entry.parts))]
+    if listed != wanted:
+        raise MalformedDocument(
+            "the bundle's volumes do not hold what it consists of, in order", hint=FROM_PUBLISHER
+        )
+
+
+def check_order(descriptor: BundleDescriptor) -> tuple[Entry, ...]:
     """See that the contents begin with the models' manifests, in their order, each once.
 
     Returns:
@@ -127,7 +159,8 @@ def check_order(descriptor: BundleDescriptor) -> tuple[Member, ...]:
     """
     wanted = list(dict.fromkeys((m.manifest.digest, m.manifest.size) for m in descriptor.models))
     head = descriptor.contents[: len(wanted)]
-    if [(member.digest, member.size) for member in head] != wanted:
+    found = [(entry.digest, entry.size) for entry in head if entry.encoding == IDENTITY]
+    if found != wanted:
         raise MalformedArchive(
             "the bundle's contents do not begin with its manifests", hint=FROM_PUBLISHER
         )

@@ -165,6 +165,11 @@ class Part:
         if not (0 <= self.first < self.first + self.count <= len(self.entry.parts)):
             raise MalformedDocument(f"a volume has segments that {self.entry.digest.short} has not")
 
+    @classmethod
+    def all_of(cls, entry: Entry) -> Part:
+        """A member that holds a whole entry."""
+        return cls(entry, 0, len(entry.parts))
+
     @property
     def segments(self) -> Sequence[Segment]:
         """The run itself."""

@@ -1,9 +1,10 @@
-"""Files that a command writes: complete under their name, or not there."""
+"""Files that a command reads, and those that it writes: complete under their name, or not there."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,23 @@ from registry.verify import storage_errors
 from schemas.errors import AlreadyExists, NotFound, UsageError
 
 _NAME_CHARS: Final = 40  # of the name in that of the unfinished file, which must not be too long
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file, unbuffered; a FIFO or device is refused before it can block.
+
+    Raises:
+        NotFound, UsageError, StorageFailure: It is not there, not a file, not readable.
+    """
+    with storage_errors(f"cannot read {path}"):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(f"there is no file {path}", hint="Check the path") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise UsageError(f"{path} is not a regular file", hint="Give the path of a file")
+    return os.fdopen(fd, "rb", buffering=0)
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:

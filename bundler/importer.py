@@ -1,72 +1,63 @@
 """``bundle import`` and ``bundle verify``: believe nothing before it is verified.
 
-One pass over the archive, each byte read once. The checks, in order:
+The head settles whom to believe and what to expect (checks 1 to 6, :mod:`bundler.head`). Then, while
+each byte of the large blobs is read once:
 
-1. the first member is an OCI layout: else this is no bundle
-2. the trust metadata leads from a pinned root to a fresh, complete, not older snapshot
-3. the descriptor is the one that was signed
-4. every model's manifest is the one that its publisher signed
-5. every header, name, size and order is what the descriptor predicts; so is ``index.json``
-6. the archive carries the closure of its models, nothing more and nothing less, and each is a model
-7. every blob is what its digest says
+7. every segment and every blob is what its digest says
 8. every weight file may reach an engine
 9. the archive ends where it should
 
-Until all nine hold, bytes lie in a staging area of their own. Then the blobs move into the store,
-and ONE transaction brings models, trusted metadata, clock floor, receipt and audit entry. A crash
-leaves the state before or the state after, and perhaps blobs that nobody refers to, which garbage
-collection takes.
+Until all nine hold, bytes lie in a staging area of the bundle's own, which an interrupted import goes
+on with. Then the blobs move into the store, and ONE transaction brings models, trusted metadata,
+clock floor, receipt and audit entry. A crash leaves the state before or the state after, and perhaps
+blobs that nobody refers to, which garbage collection takes.
 """
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, BinaryIO, Final
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from bundler import checks
 from bundler.archive import layout
 from bundler.archive.reader import ArchiveReader
-from bundler.descriptor import BundleDescriptor, BundledModel, Member
+from bundler.assembly import Assembly
+from bundler.contents import Entry, Part
+from bundler.descriptor import BundledModel, BundleDescriptor
+from bundler.files import open_regular, write_file
+from bundler.head import Head, TrustedHead, advice, open_head
+from bundler.journal import Journal
 from bundler.records import receipt
-from bundler.sinks import BlobSink, Discard, Staging
-from bundler.trust.names import BUNDLE_TARGET, model_target
-from bundler.trust.publisher import manifest_custom
-from bundler.trust.verifier import (
-    VerifiedTarget,
-    VerifiedTrust,
-    choose_anchor,
-    verify_bundle_trust,
-)
-from registry import oci
+from bundler.trust.verifier import VerifiedTrust
+from bundler.volumes import Label
 from registry.digest import Digest
-from registry.gguf import model_facts
+from registry.gguf import model_facts, read_header_file
 from registry.oci import Manifest
 from registry.records import TrustState
-from registry.reference import Reference
 from registry.staging import StagingArea
 from registry.store import Store
-from schemas import documents, limits
+from registry.verify import storage_errors
+from schemas import documents
 from schemas.documents import Kind
 from schemas.errors import (
+    BlobsMissing,
     ContentError,
-    ContentMismatch,
-    MalformedArchive,
-    OutsideClosure,
+    IncompleteBundle,
+    NotFound,
     SealiftError,
+    StorageFull,
     StoreBusy,
     TrustError,
-    TrustMissing,
 )
 from schemas.render import Meter
 
-_TRUST_OR_DESCRIPTOR: Final = re.compile(
-    f"(?:{re.escape(layout.TRUST_FOLDER)}{layout.TRUST_NAME.pattern}"
-    f"|{re.escape(layout.DESCRIPTOR_NAME)})"
-)
+_HEAD: str = "head.tar"
+_JOURNAL: str = "journal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +83,15 @@ class Verified:
 
     Attributes:
         descriptor: The signed description.
-        models: In the descriptor's order.
+        models: Those that were asked for and are complete, in the descriptor's order.
         trust: Whom it rests on.
         trusted_before: The state that the checks started from.
-        size: Of the archive, in bytes.
     """
 
     descriptor: BundleDescriptor
     models: tuple[VerifiedModel, ...]
     trust: VerifiedTrust
     trusted_before: TrustState
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,235 +101,263 @@ class Imported:
     Attributes:
         verified: What was believed, and why.
         receipt: The document that was recorded.
+        waiting: Names of models whose blobs have yet to come (``--partial``).
     """
 
     verified: Verified
     receipt: dict[str, Any]
+    waiting: tuple[str, ...] = ()
 
 
-def verify_bundle(
-    store: Store, source: BinaryIO, *, anchor: str | None, now: datetime, progress: Meter
-) -> Verified:
-    """Run all checks and install nothing.
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the operator asked for.
 
-    Args:
-        store: Whose pinned roots decide.
-        source: The bundle: a regular file, opened unbuffered, at its start.
+    Attributes:
         anchor: Name of the pinned root to use; None takes the one that fits.
-        now: The clock.
-        progress: Told of each blob's bytes.
-
-    Raises:
-        ContentError, TrustError: It is not what it claims to be, or not to be believed.
-        EnvironmentFault: This machine cannot read it.
+        only: Patterns of model names; empty for all.
+        partial: Install models that are complete even if others are not.
     """
-    return _check(store, source, Discard(source), anchor=anchor, now=now, progress=progress)
+
+    anchor: str | None = None
+    only: tuple[str, ...] = ()
+    partial: bool = False
+
+    def wanted(self, descriptor: BundleDescriptor) -> tuple[BundledModel, ...]:
+        """The models of a bundle that were asked for.
+
+        Raises:
+            NotFound: None of them.
+        """
+        patterns = [pattern.lower() for pattern in self.only]
+        chosen = tuple(
+            model
+            for model in descriptor.models
+            if not patterns or any(_matches(model, pattern) for pattern in patterns)
+        )
+        if not chosen and patterns:
+            raise NotFound(
+                f"no model of the bundle is called {', '.join(self.only)[:200]}",
+                hint="See `bundle inspect` for what it holds",
+            )
+        return chosen
+
+
+def _matches(model: BundledModel, pattern: str) -> bool:
+    names = (str(model.reference), model.reference.shortest, model.reference.repository)
+    return any(fnmatchcase(name, pattern) for name in names)
 
 
 def import_bundle(
-    store: Store, source: BinaryIO, *, anchor: str | None, now: datetime, progress: Meter
+    store: Store,
+    source: BinaryIO,
+    volumes: Mapping[int, Path],
+    *,
+    wishes: Wishes,
+    now: datetime,
+    progress: Meter,
 ) -> Imported:
     """Run all checks, then install the models; the module's description gives the order.
 
+    Interrupted, it goes on where it was when it is called again with the same bundle.
+
     Args:
         store: Where to, and whose pinned roots decide.
-        source: The bundle, opened unbuffered, at its start; a pipe will do.
-        anchor: Name of the pinned root to use; None takes the one that fits.
+        source: The bundle or its head, opened unbuffered, at its start; a pipe will do.
+        volumes: Files of its volumes by number, as far as they are at hand.
+        wishes: What to install.
         now: The clock.
         progress: Told of each blob's bytes.
 
     Raises:
-        ContentError, TrustError, EnvironmentFault: As :func:`verify_bundle`; nothing changed.
-        StoreBusy: Another process is changing the store.
+        IncompleteBundle: Volumes have yet to come; what came is kept.
+        BlobsMissing: It is a differential bundle for another site; nothing was written.
+        ContentError, TrustError, EnvironmentFault: A check failed; nothing is installed. What came
+            of a bundle in one file is dropped, verified segments of volumes are kept.
+        StoreBusy: Another process is changing the store, or importing this bundle.
     """
-    with store.blobs.stage("import") as area:
-        sink = Staging(store.blobs, area)
-        verified = _check(store, source, sink, anchor=anchor, now=now, progress=progress)
+    trusted = open_head(store.catalogue, source, anchor=wishes.anchor, now=now)
+    wanted = wishes.wanted(trusted.descriptor)
+    check_requirements(store, trusted.descriptor)
+    with store.blobs.stage(trusted.descriptor.id, kept=True) as area:
+        with _drop_on_refusal(area, keep=bool(trusted.descriptor.volumes)):
+            head = trusted.read_rest(lambda data: _take_small(area, data))
+            if trusted.descriptor.volumes:
+                _keep_head(area, source)
+            complete = _assemble(store, area, head, volumes, wanted, progress)
+            if complete != wanted and not (wishes.partial and complete):
+                raise _incomplete(head, volumes, area)
+            models = tuple(_verified(store, area, head, model) for model in complete)
+        verified = Verified(trusted.descriptor, models, trusted.trust, trusted.trusted_before)
         with store.lock():
-            return _install(store, area, sink, verified, now)
+            record = _install(store, area, verified, now)
+        if complete == wanted:
+            area.discard()
+        waiting = tuple(str(model.reference) for model in wanted if model not in complete)
+        return Imported(verified, record, waiting)
 
 
-def _check(
-    store: Store,
-    source: BinaryIO,
-    sink: BlobSink,
-    *,
-    anchor: str | None,
-    now: datetime,
-    progress: Meter,
-) -> Verified:
-    with _advice():
-        reader = ArchiveReader(source)
-        reader.open_first(layout.LAYOUT_NAME, oci.LAYOUT_FILE)
-        trust_files, descriptor_bytes = _read_head(reader)
-        state = _state(store, trust_files, anchor)
-        floor = store.catalogue.clock_floor()
-        trust = verify_bundle_trust(state, trust_files, now=now, floor=floor)
-        _compare(trust.target(BUNDLE_TARGET), Digest.of(descriptor_bytes), len(descriptor_bytes))
-        descriptor = BundleDescriptor.from_bytes(descriptor_bytes)
-        models = _read_models(reader, sink, descriptor, trust, progress)
-        return Verified(descriptor, models, trust, state, reader.position)
+def staged_head(store: Store, bundle: str) -> Path | None:
+    """The head of a bundle of which volumes came earlier."""
+    path = store.blobs.kept_area(bundle) / _HEAD
+    return path if path.is_file() else None
 
 
 @contextmanager
-def _advice() -> Iterator[None]:
-    """Every refusal says what to do next; where nobody knows better, this."""
+def _drop_on_refusal(area: StagingArea, *, keep: bool) -> Iterator[None]:
+    """A bundle that is refused leaves nothing; an interruption leaves what can be gone on with."""
     try:
-        yield
-    except (ContentError, TrustError) as error:
-        if error.hint:
-            raise
-        raise type(error)(error.what, why=error.why, hint=checks.FROM_PUBLISHER) from error
+        with advice():
+            yield
+    except (ContentError, TrustError, StorageFull):
+        if not keep:
+            area.discard()
+        raise
 
 
-def _read_head(reader: ArchiveReader) -> tuple[dict[str, bytes], bytes]:
-    """Trust files by name, and the descriptor: bounded, held in memory, not yet believed."""
-    files: dict[str, bytes] = {}
-    total = 0
-    while True:
-        name, data = reader.next_small(_TRUST_OR_DESCRIPTOR, _head_limit)
-        if name == layout.DESCRIPTOR_NAME:
-            return files, data
-        name = name.removeprefix(layout.TRUST_FOLDER)
-        if name in files:
-            raise MalformedArchive(f"the bundle has the trust file {name} twice")
-        files[name] = data
-        total += len(data)
-        if len(files) > limits.TRUST_MEMBERS or total > limits.TRUST_TOTAL_BYTES:
-            raise MalformedArchive("the bundle has too much trust metadata")
+def check_requirements(store: Store, descriptor: BundleDescriptor) -> None:
+    """See that the store has what a differential bundle left out.
 
-
-def _head_limit(name: str) -> int:
-    is_descriptor = name == layout.DESCRIPTOR_NAME
-    return limits.DESCRIPTOR_BYTES if is_descriptor else limits.TUF_TARGETS_BYTES
-
-
-def _state(store: Store, trust_files: dict[str, bytes], name: str | None) -> TrustState:
-    """The trusted state that the bundle's metadata must continue."""
-    names = [anchor.name for anchor in store.catalogue.anchors()]
-    if name is not None and name not in names:
-        raise TrustMissing(
-            f"no publisher {name!r} is trusted here",
-            why=f"there are {', '.join(names)}" if names else "there is none at all",
-            hint="Look at `bundle trust show`, or pin its root with `bundle trust init`",
-        )
-    chosen = names if name is None else [name]
-    states = [state for each in chosen if (state := store.catalogue.trust(each)) is not None]
-    return choose_anchor(states, trust_files)
-
-
-def _compare(target: VerifiedTarget, digest: Digest, size: int) -> None:
-    """See that a signed target has these bytes."""
-    if (target.digest, target.size) != (digest, size):
-        raise OutsideClosure(
-            f"{target.path} is not the file that was signed",
-            why=f"{digest.short} of {size} bytes, signed was {target.digest.short}",
-            hint=checks.FROM_PUBLISHER,
+    Raises:
+        BlobsMissing: It has not.
+    """
+    missing = [(d, size) for d, size in descriptor.requires if not store.blobs.has(d, size)]
+    if missing:
+        raise BlobsMissing(
+            "this bundle was made for a site that holds more than this one",
+            why=f"{len(missing)} blobs of {sum(size for _, size in missing)} bytes are not here",
+            hint="Write a want-list (--want-list FILE) and have it topped up",
         )
 
 
-def _target(trust: VerifiedTrust, model: BundledModel) -> VerifiedTarget:
-    if model.target != model_target(model.reference):
-        raise OutsideClosure(
-            f"{model.reference} points to another model's signature", why=model.target
-        )
-    target = trust.target(model.target)
-    _compare(target, model.manifest.digest, model.manifest.size)
-    return target
+def _take_small(area: StagingArea, data: bytes) -> None:
+    if not area.claim(Digest.of(data), len(data)):
+        area.add_bytes(data)
 
 
-def _read_models(
-    reader: ArchiveReader,
-    sink: BlobSink,
-    descriptor: BundleDescriptor,
-    trust: VerifiedTrust,
+def _keep_head(area: StagingArea, source: BinaryIO) -> None:
+    """Later sittings may come with volumes alone."""
+    if not source.seekable():
+        return
+    with storage_errors("cannot keep the bundle's head"):
+        source.seek(0)
+        data = source.read()
+    write_file(area.folder / _HEAD, data)
+
+
+def _assemble(
+    store: Store,
+    area: StagingArea,
+    head: Head,
+    volumes: Mapping[int, Path],
+    wanted: Sequence[BundledModel],
     progress: Meter,
-) -> tuple[VerifiedModel, ...]:
-    """Everything behind the descriptor, which alone says what comes there (checks 4 to 9)."""
-    targets = {model.reference: _target(trust, model) for model in descriptor.models}
-    index = descriptor.index()
-    contents = descriptor.contents
-    reader.expect_members(
-        [(layout.INDEX_NAME, len(index)), *((member.name, member.size) for member in contents)]
-    )
-    _read_index(reader, index)
-    manifests = _read_manifests(reader, sink, descriptor, targets)
-    weights = {digest: checks.check_model(item) for digest, item in manifests.items()}
-    configs = checks.check_uses(manifests)
-    rest = checks.check_closure(descriptor, manifests)
-    sink.reserve(sum(member.size for member in rest))
-    for member in rest:
-        if member.digest in configs:
-            _read_config(reader, sink, member)
+) -> tuple[BundledModel, ...]:
+    """Read what is at hand; return the wanted models of which every blob is there."""
+    needed = {blob.digest for model in wanted for blob in head.blobs_of(model)}
+    entries = [entry for entry in head.large if entry.digest in needed]
+    with Journal(area.folder / _JOURNAL) as journal:
+        assembly = Assembly(area, journal, store.blobs)
+        for entry in entries:
+            area.claim(entry.digest, entry.size)
+        assembly.settle(entries)
+        todo = [entry for entry in entries if not assembly.done(entry)]
+        _reserve(area, sum(entry.size for entry in todo))
+        if head.descriptor.volumes:
+            for number, path in volumes.items():
+                _read_volume(head, number, path, assembly, todo, progress)
         else:
-            _read_blob(reader, sink, member, progress)
-    facts = {
-        digest: asdict(model_facts(sink.header(Member(layer.digest, layer.size))))
-        for digest, layer in weights.items()
-    }
-    reader.finish()
+            reader = head.trusted.reader
+            for entry in head.large:
+                _read_part(reader, Part.all_of(entry), assembly, needed, progress)
+            reader.finish()
+    present = area.digests | {digest for digest, _ in head.descriptor.requires}
     return tuple(
-        VerifiedModel(
-            bundled=model,
-            manifest=manifests[model.manifest.digest],
-            signer=targets[model.reference].role,
-            facts=facts[model.manifest.digest],
-        )
-        for model in descriptor.models
+        model for model in wanted if all(b.digest in present for b in head.blobs_of(model))
     )
 
 
-def _read_index(reader: ArchiveReader, expected: bytes) -> None:
-    if reader.expect_small(layout.INDEX_NAME, len(expected)) != expected:
-        raise MalformedArchive(
-            "index.json is not what the signed descriptor says",
-            hint="Copy the bundle again from its source, and compare",
-        )
+def _read_volume(
+    head: Head,
+    number: int,
+    path: Path,
+    assembly: Assembly,
+    todo: Sequence[Entry],
+    progress: Meter,
+) -> None:
+    """Read what is still needed of one volume."""
+    parts = head.descriptor.volumes[number - 1] if number <= len(head.descriptor.volumes) else ()
+    needed = {e.digest for e in todo if assembly.missing(e)} & {p.entry.digest for p in parts}
+    if not needed:
+        return
+    label = Label(head.descriptor.id, number).to_bytes()
+    with open_regular(path) as source:
+        reader = ArchiveReader(source)
+        reader.open_first(layout.VOLUME_NAME, label)
+        reader.expect_members(part.size for part in parts)
+        for part in parts:
+            _read_part(reader, part, assembly, needed, progress)
+        reader.finish()
 
 
-def _read_manifests(
+def _read_part(
     reader: ArchiveReader,
-    sink: BlobSink,
-    descriptor: BundleDescriptor,
-    targets: Mapping[Reference, VerifiedTarget],
-) -> dict[Digest, Manifest]:
-    """The signed manifests stand first in the contents, in the models' order, each once."""
-    found: dict[Digest, Manifest] = {}
-    computed: dict[Digest, dict[str, str | int]] = {}
-    for member in checks.check_order(descriptor):
-        data = _read_small(reader, member, limits.MANIFEST_BYTES)
-        found[member.digest] = Manifest.parse(data)
-        computed[member.digest] = manifest_custom(data)
-        sink.add_small(data)
-    for model in descriptor.models:
-        signed = targets[model.reference].custom
-        checks.check_custom(str(model.reference), signed, computed[model.manifest.digest])
-    return found
-
-
-def _read_config(reader: ArchiveReader, sink: BlobSink, member: Member) -> None:
-    data = _read_small(reader, member, limits.CONFIG_BYTES)
-    documents.load(Kind.MODEL_CONFIG, data)
-    sink.add_small(data)
-
-
-def _read_blob(reader: ArchiveReader, sink: BlobSink, member: Member, progress: Meter) -> None:
-    progress.begin(f"blob {member.digest.short}", member.size)
-    stream = reader.expect_blob(member.name, member.size)
-    sink.add_large(stream, member, progress)
+    part: Part,
+    assembly: Assembly,
+    needed: set[Digest],
+    progress: Meter,
+) -> None:
+    stream = reader.expect_blob(part.name, part.size)
+    if part.entry.digest in needed:
+        progress.begin(f"blob {part.entry.digest.short}", part.size)
+        assembly.take(part, stream, progress)
+    else:
+        stream.skip(part.size)
     reader.end_blob(stream)
 
 
-def _read_small(reader: ArchiveReader, member: Member, max_bytes: int) -> bytes:
-    if member.size > max_bytes:
-        raise MalformedArchive(f"{member.name} is too large", why=f"{member.size} > {max_bytes}")
-    data = reader.expect_small(member.name, member.size)
-    if Digest.of(data) != member.digest:
-        raise ContentMismatch(
-            f"{member.name} has other bytes than its name says",
-            hint="Copy the bundle again from its source, and compare",
+def _reserve(area: StagingArea, total: int) -> None:
+    with storage_errors("cannot look at the store's disk"):
+        stats = os.statvfs(area.folder)
+        begun = sum(entry.stat().st_blocks * 512 for entry in os.scandir(area.folder))
+    free = stats.f_bavail * stats.f_frsize
+    if free + begun < total:
+        raise StorageFull(
+            "not enough space in the store",
+            why=f"{total - begun} bytes needed, {free} free",
+            hint="Free some space, or set SEALIFT_HOME to a larger disk",
         )
-    return data
+
+
+def _incomplete(head: Head, volumes: Mapping[int, Path], area: StagingArea) -> IncompleteBundle:
+    with Journal(area.folder / _JOURNAL) as journal:
+        lacking = [
+            number
+            for number, parts in enumerate(head.descriptor.volumes, 1)
+            if any(_lacks(part, area, journal) for part in parts)
+        ]
+    return IncompleteBundle(
+        f"{len(lacking)} of {len(head.descriptor.volumes)} volumes have yet to come",
+        why=f"missing: {', '.join(map(str, lacking[:50]))}",
+        hint="Run it again with them; what came is kept",
+    )
+
+
+def _lacks(part: Part, area: StagingArea, journal: Journal) -> bool:
+    numbers = set(range(part.first, part.first + part.count))
+    return part.entry.digest not in area.digests and not numbers <= journal.segments(
+        part.entry.digest
+    )
+
+
+def _verified(
+    store: Store, area: StagingArea, head: Head, model: BundledModel
+) -> VerifiedModel:
+    layer = head.weights[model.manifest.digest]
+    staged = area.path(layer.digest)
+    path = staged if staged.exists() else store.blobs.path(layer.digest)
+    facts = asdict(model_facts(read_header_file(path)))
+    return VerifiedModel(model, head.manifest_of(model), head.signers[model.reference], facts)
 
 
 def _refuse_race(store: Store, trusted_before: TrustState) -> None:
@@ -352,19 +369,24 @@ def _refuse_race(store: Store, trusted_before: TrustState) -> None:
 
 
 def _install(
-    store: Store, area: StagingArea, sink: Staging, verified: Verified, now: datetime
-) -> Imported:
+    store: Store, area: StagingArea, verified: Verified, now: datetime
+) -> dict[str, Any]:
     """Blobs first, then everything else in one transaction."""
     _refuse_race(store, verified.trusted_before)
-    record = receipt(verified, sink, area.bytes_added, now)
-    fresh = [digest for digest in area.digests if not store.blobs.has(digest)]
+    wanted = {
+        blob.digest: blob.size
+        for model in verified.models
+        for blob in (model.bundled.manifest, *model.manifest.blobs)
+    }
+    fresh = {d: size for d, size in wanted.items() if not store.blobs.has(d)}
+    record = receipt(verified, fresh, len(wanted) - len(fresh), now)
     try:
-        area.install()
+        area.install(wanted)
         _commit(store, verified, record)
     except BaseException:
-        _withdraw(store, fresh)
+        _withdraw(store, list(fresh))
         raise
-    return Imported(verified, record)
+    return record
 
 
 def _commit(store: Store, verified: Verified, record: dict[str, Any]) -> None:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from bundler.clock import rfc3339
-from bundler.sinks import Staging
 from bundler.trust.names import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
+from registry.digest import Digest
 from schemas.version import TOOL, VERSION
 
 if TYPE_CHECKING:
     from bundler.importer import Verified
 
 
-def receipt(verified: Verified, sink: Staging, bytes_added: int, now: datetime) -> dict[str, Any]:
+def receipt(
+    verified: Verified, added: Mapping[Digest, int], reused: int, now: datetime
+) -> dict[str, Any]:
     """The receipt of an accepted import; see ``receipt.v1``.
 
     Args:
         verified: What was believed, and why.
-        sink: Took the blobs.
-        bytes_added: Of the blobs that are new.
+        added: Blobs that are new to the store, with their sizes in bytes.
+        reused: How many blobs it had.
         now: The clock, as it was read once for this import.
     """
     descriptor, trust = verified.descriptor, verified.trust
@@ -54,9 +57,9 @@ def receipt(verified: Verified, sink: Staging, bytes_added: int, now: datetime) 
             for model in verified.models
         ],
         "blobs": {
-            "added": sink.added,
-            "reused": sink.reused,
-            "bytesAdded": bytes_added,
+            "added": len(added),
+            "reused": reused,
+            "bytesAdded": sum(added.values()),
         },
         "tool": {"name": TOOL, "version": VERSION},
     }

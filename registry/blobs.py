@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from registry.digest import HEX_CHARS, Digest
-from registry.staging import StagingArea, live_areas, make_folder, sweep_abandoned
+from registry.staging import StagingArea, kept_folder, live_areas, make_folder, sweep_abandoned
 from registry.verify import DigestWriter, read_exact_verified, storage_errors
 from schemas import limits
 from schemas.errors import ContentMismatch, InvalidName, NotFound
@@ -130,6 +130,10 @@ class BlobStore:
                 except InvalidName:
                     continue  # not ours: never counted, never touched
                 yield digest
+
+    def kept_area(self, batch: str) -> Path:
+        """Where the kept staging area of this name lies, or would lie."""
+        return kept_folder(self.staging, batch)
 
     def stage(self, batch: str | None = None, *, kept: bool = False) -> StagingArea:
         """A place for one import's incoming bytes; use it as a context manager.

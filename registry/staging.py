@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -80,7 +80,7 @@ class StagingArea:
         with storage_errors("cannot make a staging area"):
             make_folder(self._staging)
             if self._kept:
-                self._reopen(self._staging / f"{_KEPT}{self._batch}")
+                self._reopen(kept_folder(self._staging, self._batch or ""))
             while self._folder is None:
                 self._claim_name()
         return self
@@ -244,8 +244,11 @@ class StagingArea:
         self._waiting.add(digest)
         return True
 
-    def install(self) -> None:
-        """Move every blob to its place under ``blobs/``; those already there stay as they are.
+    def install(self, only: Collection[Digest] | None = None) -> None:
+        """Move blobs to their places under ``blobs/``; those already there stay as they are.
+
+        Args:
+            only: Leave others waiting; None moves all.
 
         Do it, and the catalogue's transaction after it, while holding the store's lock. If the
         process dies on the way, what was moved is unreferenced and collected after the grace time.
@@ -255,7 +258,8 @@ class StagingArea:
         """
         folders = set()
         with storage_errors("cannot install the blobs"):
-            for digest in sorted(self._waiting):
+            moved = sorted(self._waiting if only is None else self._waiting & set(only))
+            for digest in moved:
                 target = self._blobs.path(digest)
                 make_folder(target.parent)
                 staged = self.path(digest)
@@ -268,7 +272,12 @@ class StagingArea:
                 folders.add(target.parent)
             for folder in sorted(folders):
                 sync_folder(folder)
-        self._waiting.clear()
+        self._waiting.difference_update(moved)
+
+
+def kept_folder(staging: Path, batch: str) -> Path:
+    """Where a kept area lies."""
+    return staging / f"{_KEPT}{batch}"
 
 
 def make_folder(folder: Path) -> None:

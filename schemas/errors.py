@@ -13,6 +13,8 @@
     │   ├── ContentMismatch     wrong digest, too short or too long
     │   ├── NotABundle          the file is something else
     │   ├── TruncatedBundle     the archive ends too early
+    │   ├── IncompleteBundle    volumes have yet to come
+    │   ├── BlobsMissing        a differential bundle needs blobs that are not here
     │   ├── MalformedArchive    a tar header, order, padding or name that no bundle has
     │   ├── MalformedDocument   JSON that fails the strict parser or its schema
     │   └── MalformedModel      a model file that must not reach an engine
@@ -132,6 +134,14 @@ class NotABundle(ContentError):
 
 class TruncatedBundle(ContentError):
     code, exit_code, http_status = "truncated-bundle", 13, 400
+
+
+class IncompleteBundle(ContentError):
+    code, exit_code, http_status = "incomplete-bundle", 17, 400
+
+
+class BlobsMissing(ContentError):
+    code, exit_code, http_status = "blobs-missing", 18, 400
 
 
 class MalformedArchive(ContentError):

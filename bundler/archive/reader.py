@@ -6,12 +6,13 @@ import os
 import re
 import stat
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from io import RawIOBase, UnsupportedOperation
 from typing import Any, BinaryIO, Final
 
 from bundler.archive import layout
 from registry.verify import storage_errors
+from schemas import limits
 from schemas.errors import MalformedArchive, NotABundle, TruncatedBundle
 
 _RETRY: Final = "Copy the bundle again from its source, and compare"
@@ -87,12 +88,12 @@ class ArchiveReader:
             )
         return name, self._data(name, size)
 
-    def expect_members(self, members: Sequence[tuple[str, int]]) -> None:
+    def expect_members(self, sizes: Iterable[int]) -> None:
         """See that a file is long enough for what comes, before the first large member is copied.
 
         Args:
-            members: Name and size of all that follow. Where the source is no regular file, its end
-                will show.
+            sizes: Of all members that follow. Where the source is no regular file, its end will
+                show.
 
         Raises:
             TruncatedBundle: It is not.
@@ -101,7 +102,7 @@ class ArchiveReader:
             status = os.fstat(self._source.fileno())
         except UnsupportedOperation:
             return
-        wanted = layout.end_of_archive(self._position, members)
+        wanted = layout.end_of_archive(self._position, sizes)
         if stat.S_ISREG(status.st_mode) and status.st_size < wanted:
             raise TruncatedBundle(
                 "the bundle is cut off",
@@ -154,6 +155,24 @@ class ArchiveReader:
             count: int = self._source.readinto(buffer) or 0  # type: ignore[attr-defined]
         self._position += count
         return count
+
+    def skip(self, count: int) -> None:
+        """Go on without looking at so many bytes: by seeking where the source can.
+
+        Raises:
+            TruncatedBundle: A source that cannot seek ends early; the end of another shows later.
+        """
+        with storage_errors("cannot read the bundle"):
+            if self._source.seekable():
+                self._source.seek(count, os.SEEK_CUR)
+                self._position += count
+                return
+        view = memoryview(bytearray(min(count, limits.IO_CHUNK)))
+        while count:
+            got = self.readinto(view[:count])
+            if not got:
+                raise TruncatedBundle("the bundle ends early", hint=_RETRY)
+            count -= got
 
     def _expect_header(self, name: str, size: int) -> None:
         wanted = layout.header(name, size)
@@ -248,6 +267,25 @@ class BlobStream(RawIOBase):
             )
         self.left -= count
         return count
+
+    def skip(self, count: int) -> None:
+        """Go on without looking at so many bytes."""
+        if count > self.left:
+            raise ValueError("a member has no bytes behind its end")
+        self._archive.skip(count)
+        self.left -= count
+
+    def read_exactly(self, count: int) -> bytes:
+        """So many bytes, held in memory.
+
+        Raises:
+            TruncatedBundle: The bundle ends before.
+        """
+        view = memoryview(bytearray(count))
+        done = 0
+        while done < count and (got := self.readinto(view[done:])):
+            done += got
+        return bytes(view[:done])
 
 
 def _kind(start: bytes) -> str:

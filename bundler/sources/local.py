@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from bundler.checks import is_plain_path
+from bundler.files import open_regular
 from registry.digest import Digest
 from registry.gguf import ModelFacts, model_facts, read_header
 from registry.reference import DEFAULT_NAMESPACE, DEFAULT_TAG, Reference
-from registry.verify import digest_stream, storage_errors
+from registry.verify import digest_stream
 from schemas.errors import InvalidName, NotFound, UnsupportedRequest, UsageError
 from schemas.render import Meter
 
@@ -74,23 +74,6 @@ def resolve(source: str, name: str | None, progress: Meter) -> LocalModel:
         file.seek(0)
         digest = digest_stream(file, size, progress.advance)
     return LocalModel(reference or _derived_name(path, facts), path, digest, size, facts)
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file, unbuffered; a FIFO or device is refused before it can block.
-
-    Raises:
-        NotFound, UsageError, StorageFailure: It is not there, not a file, not readable.
-    """
-    with storage_errors(f"cannot read {path}"):
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            raise NotFound(f"there is no file {path}", hint="Check the path") from None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise UsageError(f"{path} is not a regular file", hint="Give the path of a file")
-    return os.fdopen(fd, "rb", buffering=0)
 
 
 def _check_file_name(path: Path) -> None:

@@ -1,0 +1,228 @@
+"""``bundle verify``: every check that an import runs, and nothing installed or kept."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bundler.archive import layout
+from bundler.archive.codec import decode_piece
+from bundler.archive.reader import ArchiveReader, BlobStream
+from bundler.assembly import Bases
+from bundler.contents import DELTA, IDENTITY, Entry, Part
+from bundler.delta import rebuild
+from bundler.files import open_regular
+from bundler.head import Head, advice, open_head
+from bundler.importer import Verified, VerifiedModel, Wishes, check_requirements
+from bundler.volumes import Label
+from registry.digest import Digest
+from registry.gguf import model_facts, read_header
+from registry.pipeline import Readable, hash_through
+from registry.store import Store
+from schemas import limits
+from schemas.errors import ContentMismatch, IncompleteBundle
+from schemas.render import Meter
+
+
+def verify_bundle(
+    store: Store,
+    source: BinaryIO,
+    volumes: Mapping[int, Path],
+    *,
+    wishes: Wishes,
+    now: datetime,
+    progress: Meter,
+) -> Verified:
+    """Run all checks and install nothing.
+
+    Args:
+        store: Whose pinned roots decide, and whose blobs deltas copy from.
+        source: The bundle or its head, opened unbuffered, at its start.
+        volumes: Files of its volumes by number; all of them.
+        wishes: Which models; of others, only where they lie is checked.
+        now: The clock.
+        progress: Told of each blob's bytes.
+
+    Raises:
+        IncompleteBundle: Volumes are missing.
+        ContentError, TrustError: It is not what it claims to be, or not to be believed.
+        EnvironmentFault: This machine cannot read it.
+    """
+    trusted = open_head(store.catalogue, source, anchor=wishes.anchor, now=now)
+    wanted = wishes.wanted(trusted.descriptor)
+    check_requirements(store, trusted.descriptor)
+    head = trusted.read_rest(lambda _: None)
+    needed = {blob.digest for model in wanted for blob in head.blobs_of(model)}
+    weights = {layer.digest for layer in head.weights.values()} & needed
+    check = _Check(store, weights, progress)
+    with advice():
+        if head.descriptor.volumes:
+            _read_volumes(head, volumes, check, needed)
+        else:
+            for entry in head.large:
+                _read_part(trusted.reader, Part.all_of(entry), check, needed)
+            trusted.reader.finish()
+        for digest in weights & {digest for digest, _ in head.descriptor.requires}:
+            with store.blobs.open(digest) as file:
+                check.inspect(digest, file, store.blobs.size(digest))
+    models = tuple(
+        VerifiedModel(
+            model,
+            head.manifest_of(model),
+            head.signers[model.reference],
+            check.facts[head.weights[model.manifest.digest].digest],
+        )
+        for model in wanted
+    )
+    return Verified(trusted.descriptor, models, trusted.trust, trusted.trusted_before)
+
+
+def _read_volumes(
+    head: Head, volumes: Mapping[int, Path], check: _Check, needed: set[Digest]
+) -> None:
+    wanted = range(1, len(head.descriptor.volumes) + 1)
+    if missing := [number for number in wanted if number not in volumes]:
+        raise IncompleteBundle(
+            f"{len(missing)} of {len(wanted)} volumes are not here",
+            why=f"missing: {', '.join(map(str, missing[:50]))}",
+            hint="Verification needs all volumes at once",
+        )
+    for number, parts in enumerate(head.descriptor.volumes, 1):
+        with open_regular(volumes[number]) as source:
+            reader = ArchiveReader(source)
+            label = Label(head.descriptor.id, number).to_bytes()
+            reader.open_first(layout.VOLUME_NAME, label)
+            reader.expect_members(part.size for part in parts)
+            for part in parts:
+                _read_part(reader, part, check, needed)
+            reader.finish()
+
+
+def _read_part(reader: ArchiveReader, part: Part, check: _Check, needed: set[Digest]) -> None:
+    stream = reader.expect_blob(part.name, part.size)
+    if part.entry.digest in needed:
+        check.take(part, stream)
+    else:
+        stream.skip(part.size)
+    reader.end_blob(stream)
+
+
+class _Check:
+    """Hashes blobs whose segments come in order; keeps the front of weight files for a look."""
+
+    def __init__(self, store: Store, weights: set[Digest], progress: Meter) -> None:
+        self._bases: Bases = store.blobs
+        self._weights = weights
+        self._progress = progress
+        self._blob: _Blob | None = None
+        self.facts: dict[Digest, dict[str, Any]] = {}
+
+    def take(self, part: Part, stream: BlobStream) -> None:
+        """Read one member."""
+        entry = part.entry
+        self._progress.begin(f"blob {entry.digest.short}", part.size)
+        if part.first == 0:
+            self._blob = _Blob(entry, keep=entry.digest in self._weights)
+        blob = self._blob
+        assert blob is not None  # noqa: S101 - the volumes' table is in order (checks.check_volumes)
+        for number in range(part.first, part.first + part.count):
+            blob.segment(number, stream, self._progress)
+        if part.first + part.count == len(entry.parts):
+            self._blob = None
+            with blob.front:
+                blob.finish(self._bases)
+                if entry.digest in self._weights:
+                    blob.front.seek(0)
+                    self.inspect(entry.digest, blob.front, entry.size)
+
+    def inspect(self, digest: Digest, file: BinaryIO, size: int) -> None:
+        """Look at a weight file's header."""
+        self.facts[digest] = asdict(model_facts(read_header(file, size)))
+
+
+class _Blob:
+    """One blob while its segments come: its hash so far, and in a temporary file its front."""
+
+    def __init__(self, entry: Entry, *, keep: bool) -> None:
+        self._entry = entry
+        self._hash = entry.digest.hasher()
+        self._room = limits.GGUF_HEADER_BYTES if keep else 0
+        self.front: Any = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed by the caller
+
+    def segment(self, number: int, stream: BlobStream, progress: Meter) -> None:
+        """Read the next segment and compare its digest; of a whole blob, its own."""
+        entry = self._entry
+        segment = entry.parts[number]
+        if entry.encoding == IDENTITY and len(entry.parts) == 1:
+            source = _Tee(stream, self.front, self._room)
+            hash_through(
+                source, entry.size, "sha256", progress=progress.advance, seed=self._hash
+            )
+            return
+        stored = stream.read_exactly(segment.size)
+        if Digest.of(stored) != segment.digest:
+            raise ContentMismatch(
+                f"segment {number} of blob {entry.digest.short} is not what was signed",
+                hint="Copy this volume again from its source, and run it again",
+            )
+        progress.advance(segment.size)
+        if entry.encoding == DELTA:
+            self.front.write(stored)
+            return
+        raw: bytes | memoryview = stored
+        if entry.encoding != IDENTITY:
+            raw = decode_piece(entry.encoding, memoryview(stored), entry.raw_range(number)[1])
+        self._hash.update(raw)
+        self.front.write(memoryview(raw)[: self._room])
+        self._room -= min(self._room, len(raw))
+
+    def finish(self, bases: Bases) -> None:
+        """Compare the whole.
+
+        Raises:
+            ContentMismatch: It is not what was signed.
+        """
+        entry = self._entry
+        found = self._hash.hexdigest()
+        if entry.encoding == DELTA:
+            made: Any = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - becomes the front
+            self.front.seek(0)
+            found = rebuild(entry, self.front, bases, made.fileno())
+            self.front.close()
+            self.front = made
+        if found != entry.digest.hex:
+            raise ContentMismatch(
+                f"blob {entry.digest.short} is not what was signed",
+                why=f"it hashes to {found[:12]}",
+                hint="Copy the bundle again from its source, and compare",
+            )
+
+
+class _Tee:
+    """A reader that keeps a copy of the first bytes."""
+
+    def __init__(self, source: Readable, copy: BinaryIO, room: int) -> None:
+        self._source = source
+        self._copy = copy
+        self._room = room
+
+    def read(self, n: int, /) -> bytes:
+        """Read on."""
+        data = self._source.read(n)
+        self._keep(memoryview(data))
+        return data
+
+    def readinto(self, view: memoryview) -> int:
+        """Read on, into memory of the caller's."""
+        count = self._source.readinto(view)  # type: ignore[attr-defined]
+        self._keep(view[:count])
+        return int(count)
+
+    def _keep(self, data: memoryview) -> None:
+        if self._room:
+            self._copy.write(data[: self._room])
+            self._room -= min(self._room, len(data))

@@ -1,0 +1,148 @@
+"""What lies on the sticks: which files are heads, which are volumes, of which bundle.
+
+Files are known by what they hold, not by their names: sticks rename, shorten and reorder.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from bundler.archive import layout
+from bundler.files import open_regular
+from schemas import strictjson
+from schemas.errors import MalformedDocument, UsageError
+
+_LABEL_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a volume says of itself; believed only where the signed descriptor agrees.
+
+    Attributes:
+        bundle: Id of its bundle.
+        number: From 1 on; parity volumes count on their own.
+        parity: Whether it is a parity volume.
+    """
+
+    bundle: str
+    number: int
+    parity: bool = False
+
+    def to_bytes(self) -> bytes:
+        """``sealift/volume.json``, the first member of every volume."""
+        return strictjson.dumps(
+            {
+                "schemaVersion": 1,
+                "bundle": self.bundle,
+                "number": self.number,
+                "kind": "parity" if self.parity else "data",
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Label:
+        """The inverse; only exactly these bytes are accepted.
+
+        Raises:
+            MalformedDocument: They are something else.
+        """
+        fields = strictjson.parse_object(data, what="volume label", max_bytes=_LABEL_BYTES)
+        bundle, number = fields.get("bundle"), fields.get("number")
+        if isinstance(bundle, str) and isinstance(number, int):
+            label = cls(bundle, number, fields.get("kind") == "parity")
+            if label.to_bytes() == data:
+                return label
+        raise MalformedDocument("a volume's label is not as `bundle create` writes it")
+
+
+@dataclass(slots=True)
+class Media:
+    """Files of bundles, found on sticks or named one by one.
+
+    Attributes:
+        heads: Heads, or bundles in one file.
+        volumes: Label to file.
+    """
+
+    heads: list[Path] = field(default_factory=list)
+    volumes: dict[Label, Path] = field(default_factory=dict)
+
+    def of(self, bundle: str) -> dict[int, Path]:
+        """The data volumes of one bundle, by number."""
+        return {
+            label.number: path
+            for label, path in sorted(self.volumes.items(), key=lambda item: item[0].number)
+            if label.bundle == bundle and not label.parity
+        }
+
+    def parity_of(self, bundle: str) -> dict[int, Path]:
+        """Its parity volumes, by number."""
+        return {
+            label.number: path
+            for label, path in self.volumes.items()
+            if label.bundle == bundle and label.parity
+        }
+
+
+def look(paths: Iterable[Path]) -> Media:
+    """Sort files by what they are; folders are looked into, one level deep.
+
+    In a folder, files that are neither head nor volume are passed over; a file that was named and is
+    neither counts as a head, and reading it says what it is instead.
+
+    Raises:
+        MalformedDocument: A volume whose label is broken.
+        NotFound, UsageError, StorageFailure: A path cannot be read.
+    """
+    media = Media()
+    for path in paths:
+        if path.is_dir():
+            for entry in sorted(os.scandir(path), key=lambda e: e.name):
+                if entry.is_file() and not entry.name.startswith("."):
+                    _add(media, path / entry.name, named=False)
+        else:
+            _add(media, path, named=True)
+    return media
+
+
+def one_bundle(media: Media) -> str | None:
+    """The id of the one bundle that all volumes are of; None where there is none.
+
+    Raises:
+        UsageError: They are of several.
+    """
+    ids = sorted({label.bundle for label in media.volumes})
+    if len(ids) > 1:
+        raise UsageError(
+            "these are volumes of several bundles",
+            why=", ".join(each[:8] for each in ids),
+            hint="Import one bundle at a time",
+        )
+    return ids[0] if ids else None
+
+
+def _add(media: Media, path: Path, *, named: bool) -> None:
+    with open_regular(path) as file:
+        start = file.read(layout.BLOCK + _LABEL_BYTES)
+    label = _label(start)
+    if label is not None:
+        media.volumes.setdefault(label, path)
+    elif named or start.startswith(layout.LAYOUT_NAME.encode() + b"\0"):
+        media.heads.append(path)  # one that is none says so when it is read
+
+
+def _label(start: bytes) -> Label | None:
+    """The label of a volume, from its first bytes; None for anything else."""
+    try:
+        info = tarfile.TarInfo.frombuf(start[: layout.BLOCK], "ascii", "strict")
+    except (tarfile.HeaderError, ValueError):
+        return None
+    if info.name == layout.VOLUME_NAME and 0 < info.size <= _LABEL_BYTES:
+        return Label.from_bytes(start[layout.BLOCK : layout.BLOCK + info.size])
+    return None
