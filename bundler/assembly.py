@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from bundler.archive.codec import decode_piece
+from bundler.archive.codec import Encoding, decode_piece
 from bundler.archive.reader import BlobStream
 from bundler.contents import DELTA, IDENTITY, Entry, Part
 from bundler.delta import rebuild
@@ -132,14 +132,14 @@ class Assembly:
         if entry.encoding in (IDENTITY, DELTA):
             os.lseek(fd, sum(s.size for s in entry.parts[:number]), os.SEEK_SET)
             _, found = hash_through(stream, segment.size, segment.digest.algorithm, sink_fd=fd)
-            _compare(entry, number, found)
+            compare_segment(entry, number, found)
         else:
             stored = stream.read_exactly(segment.size)
             hasher = segment.digest.hasher()
             hasher.update(stored)
-            _compare(entry, number, hasher.hexdigest())
+            compare_segment(entry, number, hasher.hexdigest())
             offset, size = entry.raw_range(number)
-            _write_at(fd, decode_piece(entry.encoding, memoryview(stored), size), offset)
+            _write_at(fd, decode_piece(Encoding(entry.encoding), stored, size), offset)
         os.fdatasync(fd)
         self._journal.segment_done(entry.digest, number)
 
@@ -203,7 +203,17 @@ def _hash_range(file: BinaryIO, size: int, hasher: object) -> None:
         raise ContentMismatch("the staged front of a blob is shorter than its journal says")
 
 
-def _compare(entry: Entry, number: int, found: str) -> None:
+def compare_segment(entry: Entry, number: int, found: str) -> None:
+    """See that a segment's bytes are the signed ones.
+
+    Args:
+        entry: The blob.
+        number: Which segment.
+        found: Hexadecimal digest of what came.
+
+    Raises:
+        ContentMismatch: They are not.
+    """
     if found != entry.parts[number].digest.hex:
         raise ContentMismatch(
             f"segment {number} of blob {entry.digest.short} is not what was signed",
@@ -212,7 +222,7 @@ def _compare(entry: Entry, number: int, found: str) -> None:
         )
 
 
-def _write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
+def _write_at(fd: int, data: bytes | bytearray, offset: int) -> None:
     view = memoryview(data)
     while view:
         count = os.pwrite(fd, view, offset)

@@ -28,7 +28,14 @@ Publisher = Annotated[
     Optional[str],  # noqa: UP045 - Typer evaluates it
     typer.Option("--publisher", metavar="NAME", help="Trust only this pinned publisher for it."),
 ]
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle file.")]
+Paths = Annotated[
+    list[Path],
+    typer.Argument(metavar="BUNDLE…", help="Bundle, head, volumes, or the folder they lie in."),
+]
+Only = Annotated[
+    Optional[list[str]],  # noqa: UP045 - Typer evaluates it
+    typer.Option("--only", metavar="PATTERN", help="Only models like library/smollm2:*."),
+]
 
 
 def main() -> int:
@@ -39,17 +46,24 @@ def main() -> int:
 @app.command()
 def create(
     sources: Annotated[list[str], typer.Argument(metavar="MODEL…", help="GGUF files.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The bundle.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The bundle, or its head.")
+    ],
     name: Annotated[
         Optional[list[str]],  # noqa: UP045 - Typer evaluates it
         typer.Option("--name", "-n", metavar="NAME", help="One per model, in the same order."),
     ] = None,
+    volume_size: Annotated[
+        Optional[str],  # noqa: UP045 - Typer evaluates it
+        typer.Option(metavar="SIZE", help="Write volumes of at most this: 3900M, 25G."),
+    ] = None,
+    compression: Annotated[str, typer.Option(help="auto, none or max.")] = "auto",
     passphrase_file: PassphraseFile = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace the output.")] = False,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Sign models and write them into one bundle file."""
+    """Sign models and write them into one bundle file, or a head and volumes for sticks."""
     from bundler import connected, render
     from bundler.passphrase import read_passphrase
     from schemas.settings import load
@@ -61,8 +75,8 @@ def create(
             sources,
             name or [],
             output,
+            form=connected.form(compression, volume_size, overwrite=force),
             passphrase=lambda: read_passphrase(passphrase_file),
-            overwrite=force,
             progress=meter,
         )
     render.created(out, created)
@@ -70,35 +84,50 @@ def create(
 
 @app.command("import")
 def import_(
-    bundle: BundlePath,
+    paths: Paths,
+    only: Only = None,
+    partial: Annotated[
+        bool,
+        typer.Option("--partial", help="Install what is complete, though volumes are missing."),
+    ] = False,
     publisher: Publisher = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Verify a bundle wholly, then install its models."""
+    """Verify a bundle wholly, then install its models.
+
+    Volumes may come in any order, from several sticks and in several sittings; interrupted, it goes
+    on where it was.
+    """
     from bundler import isolated, render
+    from bundler.importer import Wishes
     from schemas.settings import load
 
     out = Output(json=json, quiet=quiet)
+    wishes = Wishes(publisher, tuple(only or ()), partial)
+    ask = None if json or quiet or not out.interactive else render.ask_for_stick(paths)
     with out.progress() as meter:
-        imported = isolated.import_file(load().home, bundle, publisher, meter)
+        imported = isolated.import_paths(load().home, paths, wishes, meter, ask)
     render.imported(out, imported)
 
 
 @app.command()
 def verify(
-    bundle: BundlePath,
+    paths: Paths,
+    only: Only = None,
     publisher: Publisher = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Run every check that an import runs, and install nothing."""
     from bundler import isolated, render
+    from bundler.importer import Wishes
     from schemas.settings import load
 
     out = Output(json=json, quiet=quiet)
     with out.progress() as meter:
-        verified = isolated.verify_file(load().home, bundle, publisher, meter)
+        wishes = Wishes(publisher, tuple(only or ()))
+        verified = isolated.verify_paths(load().home, paths, wishes, meter)
     render.verified(out, verified)
 
 

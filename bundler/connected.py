@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from bundler.archive import layout
+from bundler.archive.codec import Compression
 from bundler.clock import now
-from bundler.create import Created, create_bundle
+from bundler.create import Created, Form, create_bundle
 from bundler.files import check_output, write_file
 from bundler.sources import resolve
 from bundler.trust.names import member_name, publisher_role
@@ -17,6 +19,7 @@ from registry.verify import storage_errors
 from schemas.errors import InvalidName, UsageError
 from schemas.render import Meter
 
+_SIZE: Final = re.compile(r"([0-9]{1,15})([KMGTkmgt]?)(i?)B?")
 _MOST_VERSIONS: Final = 9_999_999_999  # as in tuf-metadata.v1.schema.json
 
 
@@ -80,14 +83,43 @@ def export_root(home: Path, output: Path, *, overwrite: bool) -> Publisher:
     return publisher
 
 
+def form(compression: str, volume_size: str | None, *, overwrite: bool) -> Form:
+    """How a bundle is to be written, as typed.
+
+    Raises:
+        UsageError: A word or size that is none.
+    """
+    try:
+        mode = Compression(compression)
+    except ValueError:
+        raise UsageError(
+            f"{compression!r} is no compression", hint="Give auto, none or max"
+        ) from None
+    return Form(mode, parse_size(volume_size) if volume_size else None, overwrite)
+
+
+def parse_size(text: str) -> int:
+    """Bytes in ``3900M`` or ``25G``: powers of 1000, as sticks are sold; ``Mi`` is 1024².
+
+    Raises:
+        UsageError: Anything else.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{text[:40]!r} is not a size", hint="Write 3900M, 25G or 64Mi")
+    base = 1024 if match[3] else 1000
+    power = "KMGT".index(match[2].upper()) + 1 if match[2] else 0
+    return int(match[1]) * int(base**power)
+
+
 def create(
     home: Path,
     sources: Sequence[str],
     names: Sequence[str],
     output: Path,
     *,
+    form: Form,
     passphrase: Callable[[], bytes],
-    overwrite: bool,
     progress: Meter,
 ) -> Created:
     """Resolve sources and bundle them; see :func:`bundler.create.create_bundle`.
@@ -97,8 +129,8 @@ def create(
         sources: As typed.
         names: As typed: none, or one per source.
         output: The bundle.
+        form: How it is to be written.
         passphrase: Called once, after everything else that can fail early has been checked.
-        overwrite: Whether the output may exist.
         progress: Told of the bytes.
 
     Raises:
@@ -110,7 +142,7 @@ def create(
             hint="Give one --name per model, in the same order, or none",
         )
     publisher = open_publisher(home)
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=form.overwrite)
     _keep_sources(sources, output)
     secret = passphrase()
     wanted: Sequence[str | None] = names or [None] * len(sources)
@@ -119,9 +151,9 @@ def create(
         publisher,
         models,
         output,
+        form=form,
         passphrase=secret,
         now=now(),
-        overwrite=overwrite,
         progress=progress,
     )
 

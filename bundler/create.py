@@ -1,28 +1,63 @@
-"""``bundle create``: models → layers → signatures → one archive."""
+"""``bundle create``: models → layers → signatures → one archive, or a head and volumes."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
 
 from bundler.archive import layout
+from bundler.archive.codec import Compression
 from bundler.archive.writer import ArchiveWriter
+from bundler.clock import rfc3339
+from bundler.contents import Entry, Part, closure, spread
 from bundler.descriptor import BundleDescriptor, BundledModel
 from bundler.files import check_output, new_file
 from bundler.modelpack import PackedModel, pack
 from bundler.sources import LocalModel
+from bundler.storing import Stored, store
 from bundler.trust.names import model_target
-from bundler.trust.publisher import Publisher, SignedModel
+from bundler.trust.publisher import Publisher, SignedModel, TrustMetadata
+from bundler.volumes import Label
 from registry import oci
 from registry.digest import Digest
 from registry.verify import storage_errors
+from schemas import limits
 from schemas.errors import StorageFull, UsageError
 from schemas.render import Meter
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a bundle is to be written.
+
+    Attributes:
+        compression: Whether blobs are encoded where that pays.
+        volume_size: Most bytes per volume; None for one file.
+        overwrite: Whether files may be there already.
+    """
+
+    compression: Compression = Compression.AUTO
+    volume_size: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.volume_size is not None and self.volume_size < limits.VOLUME_BYTES_MIN:
+            raise UsageError(
+                f"volumes of {self.volume_size} bytes are too small",
+                hint=f"Give --volume-size at least {limits.VOLUME_BYTES_MIN // limits.MIB}M",
+            )
+
+    @property
+    def piece(self) -> int | None:
+        """Bytes per segment of a blob that travels as it is; several fit into a volume."""
+        if self.volume_size is None:
+            return None
+        return min(limits.SEGMENT_BYTES, self.volume_size // 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +65,15 @@ class Created:
     """What came out.
 
     Attributes:
-        path: The bundle.
-        size: In bytes.
+        path: The bundle, or its head.
+        volumes: Its volumes, in order.
+        size: Of all files, in bytes.
         descriptor: What it holds.
         fingerprint: Of the root that the far side must have pinned.
     """
 
     path: Path
+    volumes: tuple[Path, ...]
     size: int
     descriptor: BundleDescriptor
     fingerprint: Digest
@@ -47,75 +84,154 @@ def create_bundle(
     sources: Sequence[LocalModel],
     output: Path,
     *,
+    form: Form,
     passphrase: bytes,
     now: datetime,
-    overwrite: bool,
     progress: Meter,
 ) -> Created:
     """Sign models and write them into one bundle.
 
-    The file appears under its name only when it is complete and on disk; a bundle number that was
-    used up by a failed attempt stays unused.
+    A file appears under its name only when it is complete and on disk; the head comes last, so
+    without it nothing of the bundle counts. A bundle number that was used up by a failed attempt
+    stays unused.
 
     Raises:
-        UsageError: No model, or two under one name.
-        AlreadyExists: The output is there and ``overwrite`` is not set.
+        UsageError: No model, two under one name, or volumes that are too small.
+        AlreadyExists: An output is there and may not be overwritten.
         ContentMismatch: A source changed since it was hashed.
         TrustError: The keys or the workspace cannot sign this.
         StorageFull, StorageFailure: The disk says no.
     """
     _check_names(sources)
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=form.overwrite)
     packed = [pack(source) for source in sources]
-    descriptor: BundleDescriptor | None = None
-
-    def describe(sequence: int) -> bytes:
-        nonlocal descriptor
-        descriptor = BundleDescriptor.build(
-            bundle_id=secrets.token_hex(16),
-            sequence=sequence,
-            issued_at=now,
-            publisher=publisher.name,
-            models=[(_bundled(model), model.manifest) for model in packed],
-        )
-        return descriptor.to_bytes()
-
     _check_space(output, sum(model.closure_bytes for model in packed))
-    metadata = publisher.publish(
-        [_signed(model) for model in packed], describe, passphrase=passphrase, now=now
-    )
-    if descriptor is None:
-        raise UsageError("the publisher made no descriptor")
-    with new_file(output) as file:
-        _write(file, descriptor, metadata.members, packed, progress)
-        size = os.fstat(file.fileno()).st_size
-    return Created(output, size, descriptor, publisher.fingerprint)
+    # Beside the output: what is spooled may be as large as the bundle itself.
+    with tempfile.TemporaryDirectory(prefix=f".{output.name[:40]}.", dir=output.parent) as spool:
+        blobs = _store(packed, form, Path(spool), progress)
+        plan = _plan(packed, blobs, publisher.name, now, form)
+        files = _write_volumes(output, plan, blobs, form, progress)
+        descriptor, trust = _sign(publisher, packed, plan, passphrase, now)
+        with new_file(output) as file:
+            writer = ArchiveWriter(file)
+            _write_head(writer, descriptor, trust, packed)
+            if not descriptor.volumes:
+                for entry in descriptor.contents:
+                    if entry.digest in blobs:
+                        _write_part(writer, Part.all_of(entry), blobs, progress)
+            writer.close()
+    size = sum(path.stat().st_size for path in (output, *files))
+    return Created(output, files, size, descriptor, publisher.fingerprint)
 
 
-def _write(
-    file: BinaryIO,
-    descriptor: BundleDescriptor,
-    trust: Sequence[tuple[str, bytes]],
+def volume_path(output: Path, number: int, kind: str = "v") -> Path:
+    """``models.bundle.tar`` → ``models.bundle.v001.tar``."""
+    return output.with_name(f"{output.stem}.{kind}{number:03}{output.suffix}")
+
+
+def _store(
+    packed: Sequence[PackedModel], form: Form, spool: Path, progress: Meter
+) -> dict[Digest, Stored]:
+    return {
+        model.source.digest: store(
+            model.source,
+            compression=form.compression,
+            piece=form.piece,
+            spool=spool,
+            progress=progress,
+        )
+        for model in {model.source.digest: model for model in packed}.values()
+    }
+
+
+def _plan(
     packed: Sequence[PackedModel],
-    progress: Meter,
+    blobs: dict[Digest, Stored],
+    publisher: str,
+    now: datetime,
+    form: Form,
+) -> BundleDescriptor:
+    """The descriptor, but for the sequence number that publishing draws."""
+    bundled = [_bundled(model) for model in packed]
+    pairs = ((b.manifest, model.manifest) for b, model in zip(bundled, packed, strict=True))
+    contents = tuple(
+        blobs[blob.digest].entry if blob.digest in blobs else Entry(blob.digest, blob.size)
+        for blob in closure(pairs)
+    )
+    large = [entry for entry in contents if entry.digest in blobs]
+    return BundleDescriptor(
+        id=secrets.token_hex(16),
+        sequence=1,
+        issued_at=rfc3339(now),
+        publisher=publisher,
+        models=tuple(bundled),
+        contents=contents,
+        volumes=tuple(spread(large, form.volume_size)) if form.volume_size else (),
+    )
+
+
+def _sign(
+    publisher: Publisher,
+    packed: Sequence[PackedModel],
+    plan: BundleDescriptor,
+    passphrase: bytes,
+    now: datetime,
+) -> tuple[BundleDescriptor, TrustMetadata]:
+    trust = publisher.publish(
+        [_signed(model) for model in packed],
+        lambda sequence: replace(plan, sequence=sequence).to_bytes(),
+        passphrase=passphrase,
+        now=now,
+    )
+    return replace(plan, sequence=trust.sequence), trust
+
+
+def _write_head(
+    writer: ArchiveWriter,
+    descriptor: BundleDescriptor,
+    trust: TrustMetadata,
+    packed: Sequence[PackedModel],
 ) -> None:
     small = {Digest.of(data): data for p in packed for data in (p.manifest_bytes, p.config_bytes)}
-    weights = {p.source.digest: p.source for p in packed}
-    writer = ArchiveWriter(file)
     writer.add_bytes(layout.LAYOUT_NAME, oci.LAYOUT_FILE)
-    for name, data in trust:
+    for name, data in trust.members:
         writer.add_bytes(layout.TRUST_FOLDER + name, data)
     writer.add_bytes(layout.DESCRIPTOR_NAME, descriptor.to_bytes())
     writer.add_bytes(layout.INDEX_NAME, descriptor.index())
-    for member in descriptor.contents:
-        if member.digest in small:
-            writer.add_bytes(member.name, small[member.digest])
-            continue
-        source = weights[member.digest]
-        progress.begin(f"writing {source.path.name}", member.size)
-        with source.open() as stream:
-            writer.add_blob(stream, member.digest, member.size, progress.advance)
-    writer.close()
+    for entry in descriptor.contents:
+        if entry.digest in small:
+            writer.add_bytes(entry.name, small[entry.digest])
+
+
+def _write_volumes(
+    output: Path,
+    plan: BundleDescriptor,
+    blobs: dict[Digest, Stored],
+    form: Form,
+    progress: Meter,
+) -> tuple[Path, ...]:
+    paths = tuple(volume_path(output, n) for n in range(1, len(plan.volumes) + 1))
+    for path in paths:
+        check_output(path, overwrite=form.overwrite)
+    for number, (path, parts) in enumerate(zip(paths, plan.volumes, strict=True), 1):
+        with new_file(path) as file:
+            writer = ArchiveWriter(file)
+            writer.add_bytes(layout.VOLUME_NAME, Label(plan.id, number).to_bytes())
+            for part in parts:
+                _write_part(writer, part, blobs, progress)
+            writer.close()
+    return paths
+
+
+def _write_part(
+    writer: ArchiveWriter, part: Part, blobs: dict[Digest, Stored], progress: Meter
+) -> None:
+    stored = blobs[part.entry.digest]
+    progress.begin(f"writing {stored.label}", part.size)
+    with stored.open() as stream:
+        with storage_errors(f"cannot read {stored.label}"):
+            stream.seek(sum(segment.size for segment in part.entry.parts[: part.first]))
+        writer.add_part(part, stream, progress.advance)
 
 
 def _bundled(model: PackedModel) -> BundledModel:

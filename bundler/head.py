@@ -24,7 +24,7 @@ from bundler import checks
 from bundler.archive import layout
 from bundler.archive.reader import ArchiveReader
 from bundler.contents import Entry
-from bundler.descriptor import BundledModel, BundleDescriptor
+from bundler.descriptor import BundleDescriptor, BundledModel
 from bundler.trust.names import BUNDLE_TARGET, model_target
 from bundler.trust.publisher import manifest_custom
 from bundler.trust.verifier import (
@@ -280,7 +280,5 @@ def _read_small(reader: ArchiveReader, entry: Entry, max_bytes: int) -> bytes:
         raise MalformedArchive(f"{entry.name} is too large", why=f"{entry.size} > {max_bytes}")
     data = reader.expect_small(entry.name, entry.size)
     if Digest.of(data) != entry.digest:
-        raise ContentMismatch(
-            f"{entry.name} has other bytes than its name says", hint=_COPY_AGAIN
-        )
+        raise ContentMismatch(f"{entry.name} has other bytes than its name says", hint=_COPY_AGAIN)
     return data

@@ -28,9 +28,9 @@ from bundler.archive import layout
 from bundler.archive.reader import ArchiveReader
 from bundler.assembly import Assembly
 from bundler.contents import Entry, Part
-from bundler.descriptor import BundledModel, BundleDescriptor
+from bundler.descriptor import BundleDescriptor, BundledModel
 from bundler.files import open_regular, write_file
-from bundler.head import Head, TrustedHead, advice, open_head
+from bundler.head import Head, advice, open_head
 from bundler.journal import Journal
 from bundler.records import receipt
 from bundler.trust.verifier import VerifiedTrust
@@ -350,9 +350,7 @@ def _lacks(part: Part, area: StagingArea, journal: Journal) -> bool:
     )
 
 
-def _verified(
-    store: Store, area: StagingArea, head: Head, model: BundledModel
-) -> VerifiedModel:
+def _verified(store: Store, area: StagingArea, head: Head, model: BundledModel) -> VerifiedModel:
     layer = head.weights[model.manifest.digest]
     staged = area.path(layer.digest)
     path = staged if staged.exists() else store.blobs.path(layer.digest)
@@ -368,9 +366,7 @@ def _refuse_race(store: Store, trusted_before: TrustState) -> None:
         )
 
 
-def _install(
-    store: Store, area: StagingArea, verified: Verified, now: datetime
-) -> dict[str, Any]:
+def _install(store: Store, area: StagingArea, verified: Verified, now: datetime) -> dict[str, Any]:
     """Blobs first, then everything else in one transaction."""
     _refuse_race(store, verified.trusted_before)
     wanted = {

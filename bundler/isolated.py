@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.clock import now
-from bundler.importer import Imported, Verified, import_bundle, verify_bundle
-from bundler.sources.local import open_regular
+from bundler.files import open_regular
+from bundler.importer import Imported, Verified, Wishes, import_bundle, staged_head
 from bundler.trust.verifier import pin_root
+from bundler.verifying import verify_bundle
+from bundler.volumes import look, one_bundle
 from registry.digest import Digest
 from registry.records import Anchor
 from registry.store import Store
 from registry.verify import storage_errors
 from schemas import limits, strictjson
-from schemas.errors import InvalidName, TrustMissing
+from schemas.errors import IncompleteBundle, InvalidName, NotFound, TrustMissing, UsageError
 from schemas.render import Meter
+
+Ask = Callable[[IncompleteBundle], Sequence[Path] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +37,70 @@ class KnownAnchor:
     roles: dict[str, tuple[int, str]]
 
 
-def import_file(home: Path, bundle: Path, publisher: str | None, progress: Meter) -> Imported:
-    """See :func:`bundler.importer.import_bundle`."""
-    with open_regular(bundle) as source, Store.open(home) as store:
-        return import_bundle(store, source, anchor=publisher, now=now(), progress=progress)
+def import_paths(
+    home: Path, paths: Sequence[Path], wishes: Wishes, progress: Meter, ask: Ask | None = None
+) -> Imported:
+    """Import a bundle from files and folders; see :func:`bundler.importer.import_bundle`.
+
+    Args:
+        home: The store.
+        paths: Bundles, heads, volumes, or folders that hold them; ``-`` alone is standard input.
+        wishes: What to install.
+        progress: Told of the bytes.
+        ask: Asks a person for the next stick; returns where to look, or None to stop. Without it,
+            missing volumes are an error at once.
+
+    Raises:
+        UsageError: No bundle among the files, or several.
+    """
+    with Store.open(home) as store:
+        if paths == [Path("-")]:
+            with os.fdopen(os.dup(0), "rb", buffering=0) as pipe:
+                return import_bundle(store, pipe, {}, wishes=wishes, now=now(), progress=progress)
+        while True:
+            head, volumes = _find(store, paths)
+            try:
+                with open_regular(head) as source:
+                    return import_bundle(
+                        store, source, volumes, wishes=wishes, now=now(), progress=progress
+                    )
+            except IncompleteBundle as error:
+                more = ask(error) if ask is not None else None
+                if more is None:
+                    raise
+                paths = [head, *more]
 
 
-def verify_file(home: Path, bundle: Path, publisher: str | None, progress: Meter) -> Verified:
-    """See :func:`bundler.importer.verify_bundle`."""
-    with open_regular(bundle) as source, Store.open(home) as store:
-        return verify_bundle(store, source, anchor=publisher, now=now(), progress=progress)
+def verify_paths(home: Path, paths: Sequence[Path], wishes: Wishes, progress: Meter) -> Verified:
+    """See :func:`bundler.verifying.verify_bundle`; the paths are as for :func:`import_paths`."""
+    with Store.open(home) as store:
+        head, volumes = _find(store, paths)
+        with open_regular(head) as source:
+            return verify_bundle(
+                store, source, volumes, wishes=wishes, now=now(), progress=progress
+            )
+
+
+def _find(store: Store, paths: Sequence[Path]) -> tuple[Path, dict[int, Path]]:
+    """The head among the files, or the one kept from an earlier sitting; and its volumes."""
+    media = look(paths)
+    bundle = one_bundle(media)
+    if len(media.heads) > 1:
+        raise UsageError(
+            "these are several bundles",
+            why=", ".join(path.name for path in media.heads[:5]),
+            hint="Import one bundle at a time",
+        )
+    if media.heads:
+        return media.heads[0], media.of(bundle) if bundle else {}
+    if bundle is None:
+        raise NotFound("there is no bundle here", hint="Give the bundle's file, or its folder")
+    head = staged_head(store, bundle)
+    if head is None:
+        raise NotFound(
+            "these are volumes without their head", hint="Give the bundle's head file too"
+        )
+    return head, media.of(bundle)
 
 
 def pin(home: Path, root: Path, fingerprint: str, name: str) -> KnownAnchor:

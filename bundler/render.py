@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bundler.clock import rfc3339
 from bundler.create import Created
 from bundler.importer import Imported, Verified
-from bundler.isolated import KnownAnchor
+from bundler.isolated import Ask, KnownAnchor
 from bundler.trust.publisher import Publisher
-from schemas.render import Output, bytes_text
+from schemas.errors import IncompleteBundle
+from schemas.render import Output, bytes_text, complain
+
+
+def ask_for_stick(paths: Sequence[Path]) -> Ask:
+    """Asks a person at the terminal for the next stick."""
+    folders = sorted({path if path.is_dir() else path.parent for path in paths})
+
+    def ask(error: IncompleteBundle) -> Sequence[Path] | None:
+        complain(f"{error.what} ({error.why}).")
+        complain("Put in the next stick and press Enter, type its folder, or q to go on later.")
+        try:
+            answer = input("> ").strip()
+        except EOFError:
+            return None
+        if answer == "q":
+            return None
+        return [Path(answer)] if answer else folders
+
+    return ask
 
 
 def created(out: Output, result: Created) -> None:
@@ -19,12 +39,15 @@ def created(out: Output, result: Created) -> None:
     for model in descriptor.models:
         out.line(f"signed   {model.reference}  {model.manifest.digest.short}")
     out.line(f"wrote    {result.path} ({bytes_text(result.size)}), bundle {descriptor.sequence}")
+    for path in result.volumes:
+        out.line(f"volume   {path} ({bytes_text(path.stat().st_size)})")
     out.line(f"root     {result.fingerprint.hex}")
     out.note("Tell the far side this root's fingerprint by another way than the stick.")
     out.result(
         {
             "path": str(result.path),
             "bytes": result.size,
+            "volumes": [str(path) for path in result.volumes],
             "id": descriptor.id,
             "sequence": descriptor.sequence,
             "rootFingerprint": str(result.fingerprint),
@@ -48,7 +71,15 @@ def imported(out: Output, result: Imported) -> None:
         f"installed {blobs['added']} blobs ({bytes_text(blobs['bytesAdded'])}),"
         f" {blobs['reused']} were there; receipt {result.receipt['id'][:12]}"
     )
-    out.result({**_document(result.verified), "receipt": result.receipt})
+    if result.waiting:
+        out.line(f"waiting for the rest of the volumes: {', '.join(result.waiting)}")
+    out.result(
+        {
+            **_document(result.verified),
+            "receipt": result.receipt,
+            "waiting": list(result.waiting),
+        }
+    )
 
 
 def publisher(out: Output, result: Publisher) -> None:
@@ -128,7 +159,7 @@ def _document(result: Verified) -> dict[str, Any]:
             "sequence": result.descriptor.sequence,
             "issuedAt": result.descriptor.issued_at,
             "publisher": result.descriptor.publisher,
-            "bytes": result.size,
+            "bytes": sum(entry.stored_size for entry in result.descriptor.contents),
         },
         "anchor": trust.new_state.anchor,
         "versions": dict(trust.versions),

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bundler.archive import layout
-from bundler.archive.codec import decode_piece
+from bundler.archive.codec import Encoding, decode_piece
 from bundler.archive.reader import ArchiveReader, BlobStream
-from bundler.assembly import Bases
+from bundler.assembly import Bases, compare_segment
 from bundler.contents import DELTA, IDENTITY, Entry, Part
 from bundler.delta import rebuild
 from bundler.files import open_regular
@@ -26,6 +26,9 @@ from registry.store import Store
 from schemas import limits
 from schemas.errors import ContentMismatch, IncompleteBundle
 from schemas.render import Meter
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 
 def verify_bundle(
@@ -159,23 +162,21 @@ class _Blob:
         segment = entry.parts[number]
         if entry.encoding == IDENTITY and len(entry.parts) == 1:
             source = _Tee(stream, self.front, self._room)
-            hash_through(
-                source, entry.size, "sha256", progress=progress.advance, seed=self._hash
-            )
+            hash_through(source, entry.size, "sha256", progress=progress.advance, seed=self._hash)
+            return
+        if entry.encoding == IDENTITY:
+            source = _Tee(stream, self.front, self._room, self._hash)
+            _, found = hash_through(source, segment.size, "sha256", progress=progress.advance)
+            compare_segment(entry, number, found)
+            self._room = source.room
             return
         stored = stream.read_exactly(segment.size)
-        if Digest.of(stored) != segment.digest:
-            raise ContentMismatch(
-                f"segment {number} of blob {entry.digest.short} is not what was signed",
-                hint="Copy this volume again from its source, and run it again",
-            )
+        compare_segment(entry, number, Digest.of(stored).hex)
         progress.advance(segment.size)
         if entry.encoding == DELTA:
             self.front.write(stored)
             return
-        raw: bytes | memoryview = stored
-        if entry.encoding != IDENTITY:
-            raw = decode_piece(entry.encoding, memoryview(stored), entry.raw_range(number)[1])
+        raw = decode_piece(Encoding(entry.encoding), stored, entry.raw_range(number)[1])
         self._hash.update(raw)
         self.front.write(memoryview(raw)[: self._room])
         self._room -= min(self._room, len(raw))
@@ -203,12 +204,19 @@ class _Blob:
 
 
 class _Tee:
-    """A reader that keeps a copy of the first bytes."""
+    """A reader that keeps a copy of the first bytes, and has all of them hashed once more.
 
-    def __init__(self, source: Readable, copy: BinaryIO, room: int) -> None:
+    Attributes:
+        room: How many bytes it would still keep.
+    """
+
+    def __init__(
+        self, source: Readable, copy: BinaryIO, room: int, also: _Hash | None = None
+    ) -> None:
         self._source = source
         self._copy = copy
-        self._room = room
+        self._also = also
+        self.room = room
 
     def read(self, n: int, /) -> bytes:
         """Read on."""
@@ -223,6 +231,8 @@ class _Tee:
         return int(count)
 
     def _keep(self, data: memoryview) -> None:
-        if self._room:
-            self._copy.write(data[: self._room])
-            self._room -= min(self._room, len(data))
+        if self.room:
+            self._copy.write(data[: self.room])
+            self.room -= min(self.room, len(data))
+        if self._also is not None:
+            self._also.update(data)

@@ -121,6 +121,11 @@ class Output:
         """Whether a person watches standard error, where progress is drawn."""
         return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody can be asked."""
+        return self.terminal and sys.stdin.isatty()
+
     def line(self, text: str = "") -> None:
         """One line of a result for people; with ``--json`` nothing."""
         if not self.json:

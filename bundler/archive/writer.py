@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from bundler.archive import layout
-from registry.digest import Digest
+from bundler.contents import Part
+from registry.pipeline import Readable
 from registry.verify import copy_verified, storage_errors
 
 
@@ -30,20 +31,26 @@ class ArchiveWriter:
         with storage_errors("cannot write the bundle"):
             self._write(layout.header(name, len(data)) + data + bytes(layout.padding(len(data))))
 
-    def add_blob(
-        self, source: BinaryIO, digest: Digest, size: int, progress: Callable[[int], None]
-    ) -> None:
-        """Append a large member, checking on the way that it is what its digest says.
+    def add_part(self, part: Part, source: Readable, progress: Callable[[int], None]) -> None:
+        """Append a large member, checking on the way that it is what its digests say.
+
+        Args:
+            part: What it holds.
+            source: Stands at its first stored byte.
+            progress: Called with the bytes of each step.
 
         Raises:
             ContentMismatch: The source's bytes changed since they were hashed.
             StorageFull, StorageFailure: The disk says no.
         """
         with storage_errors("cannot write the bundle"):
-            self._write(layout.header(layout.blob_name(str(digest)), size))
-            copy_verified(source, self._sink.fileno(), digest, size, progress=progress)
-            self._position += size
-            self._write(bytes(layout.padding(size)))
+            self._write(layout.header(part.name, part.size))
+            for segment in part.segments:
+                copy_verified(
+                    source, self._sink.fileno(), segment.digest, segment.size, progress=progress
+                )
+            self._position += part.size
+            self._write(bytes(layout.padding(part.size)))
 
     def close(self) -> None:
         """Write the end-of-archive mark. The file itself stays open."""

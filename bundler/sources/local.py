@@ -14,7 +14,7 @@ from registry.digest import Digest
 from registry.gguf import ModelFacts, model_facts, read_header
 from registry.reference import DEFAULT_NAMESPACE, DEFAULT_TAG, Reference
 from registry.verify import digest_stream
-from schemas.errors import InvalidName, NotFound, UnsupportedRequest, UsageError
+from schemas.errors import InvalidName, UnsupportedRequest, UsageError
 from schemas.render import Meter
 
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://")
