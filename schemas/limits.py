@@ -99,3 +99,28 @@ PROMPT_TOKENS_BESIDE: Final = 128  # prompt tokens in a step that also continues
 WORKERS: Final = 64  # processes that one launcher will have at a time
 LAUNCHER_SECONDS: Final = 10  # for an answer of the launcher: it only forks and execs
 WORKER_STOP_SECONDS: Final = 5  # for a worker to leave by itself before it is killed
+
+# -- encodings of large blobs ---------------------------------------------------------------------
+PIECE_BYTES: Final = 16 * MIB  # raw bytes of one zstd frame: two being coded fit 150 MiB of memory
+PIECE_WORKERS: Final = 2  # threads of quick levels: 2 outrun most disks, and memory stays flat
+PIECE_WORKERS_SLOW: Final = 16  # of slow levels, 2 pieces and about 100 MiB of tables each
+CODED_BYTES: Final = 64 * KIB  # smaller blobs are not worth an encoding
+SAMPLES: Final = 8  # spread over a blob, to see what an encoding would save
+SAMPLE_BYTES: Final = 1 * MIB
+SLOW_SAMPLES: Final = 4  # for the slowest levels, which compress about 1 MB/s
+SLOW_SAMPLE_BYTES: Final = 256 * KIB
+
+# -- deltas (bundler.chunks, bundler.archive.recipe) -----------------------------------------------
+FIXED_CHUNK_BYTES: Final = 1 * MIB  # tensors are cut there; 70 GB then have 70,000 index entries
+FINE_CHUNK_BYTES: Final = 4 * KIB  # average, for headers: an edited word costs one or two of them
+COARSE_CHUNK_BYTES: Final = 64 * KIB  # average, for all other files (Hugging Face Xet's size)
+CHUNK_RUN_ENTRIES: Final = 131_072  # sorted in memory at a time, about 12 MiB
+CHUNK_ENTRIES: Final = 2**26  # of one index: a blob of BLOB_BYTES cut into COARSE_CHUNK_BYTES
+RECIPE_OPERATIONS: Final = 262_144  # 20 bytes each; an edited model has some hundreds
+RECIPE_BASES: Final = 64  # blobs that one recipe copies from
+
+# -- safetensors headers (huggingface/safetensors, README "Format") --------------------------------
+SAFETENSORS_HEADER_BYTES: Final = 16 * MIB  # 60,000 tensors take 8; upstream allows 100
+SAFETENSORS_TENSORS: Final = 65_536  # as GGUF_TENSORS
+SAFETENSORS_COMMAS: Final = 1_048_576  # of the whole header: bounds what its JSON can make
+SAFETENSORS_DIMENSIONS: Final = 16  # frameworks stop at 8
