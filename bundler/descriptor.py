@@ -188,7 +188,10 @@ def closure(models: Iterable[tuple[Descriptor, Manifest]]) -> tuple[Member, ...]
     for item in ordered:
         known = members.setdefault(item.digest, Member(item.digest, item.size))
         if known.size != item.size:
-            raise MalformedDocument(f"blob {item.digest.short} is declared with two sizes")
+            raise MalformedDocument(
+                f"blob {item.digest.short} is declared with two sizes",
+                why=f"{known.size} and {item.size} bytes",
+            )
     return tuple(members.values())
 
 
@@ -204,7 +207,9 @@ def _check_entries(descriptor: BundleDescriptor) -> None:
                 f"{model.reference} is no image manifest", why=model.manifest.media_type
             )
         if model.reference.host is not None or model.reference.digest is not None:
-            raise MalformedDocument(f"{model.reference} names a host or a digest")
+            raise MalformedDocument(
+                f"the bundle names a model {model.reference}", why="with a host or a digest"
+            )
     for member in descriptor.contents:
         # Longer digests do not fit into a member's name; nobody needs them here.
         if member.digest.algorithm != _ALGORITHM:
@@ -223,5 +228,7 @@ def _refuse_twins(what: str, names: list[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise MalformedDocument(f"the bundle descriptor names {what} {name} twice")
+            raise MalformedDocument(
+                f"the bundle descriptor names a {what} twice", why=f"it is {name}"
+            )
         seen.add(name)

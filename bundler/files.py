@@ -27,15 +27,25 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     """
     with storage_errors(f"cannot write {output}"):
         if not output.parent.is_dir():
-            raise NotFound(f"there is no folder {output.parent}", hint="Make it first")
+            raise NotFound(
+                f"cannot write {output}",
+                why=f"there is no folder {output.parent}",
+                hint="Make it first",
+            )
         if not output.exists():
             return
         if not output.is_file():
             raise UsageError(
-                f"{output} is not a regular file", hint="Give the path of a file to be written"
+                f"cannot write {output}",
+                why="it is not a regular file",
+                hint="Give the path of a file",
             )
         if not overwrite:
-            raise AlreadyExists(f"{output} is there already", hint="Give --force to replace it")
+            raise AlreadyExists(
+                f"cannot write {output}",
+                why="there is such a file",
+                hint="Give --force to replace it",
+            )
 
 
 def write_file(path: Path, data: bytes) -> None:

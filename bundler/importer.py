@@ -203,11 +203,13 @@ def _read_head(reader: ArchiveReader) -> tuple[dict[str, bytes], bytes]:
             return files, data
         name = name.removeprefix(layout.TRUST_FOLDER)
         if name in files:
-            raise MalformedArchive(f"the bundle has the trust file {name} twice")
+            raise MalformedArchive("the bundle has a trust file twice", why=name)
         files[name] = data
         total += len(data)
         if len(files) > limits.TRUST_MEMBERS or total > limits.TRUST_TOTAL_BYTES:
-            raise MalformedArchive("the bundle has too much trust metadata")
+            raise MalformedArchive(
+                "the bundle has too much trust metadata", why=f"{len(files)} files, {total} bytes"
+            )
 
 
 def _head_limit(name: str) -> int:
@@ -293,7 +295,8 @@ def _read_models(
 def _read_index(reader: ArchiveReader, expected: bytes) -> None:
     if reader.expect_small(layout.INDEX_NAME, len(expected)) != expected:
         raise MalformedArchive(
-            "index.json is not what the signed descriptor says",
+            "the bundle's index is not the one that follows from what was signed",
+            why="index.json differs from the descriptor",
             hint="Copy the bundle again from its source, and compare",
         )
 
@@ -337,7 +340,8 @@ def _read_small(reader: ArchiveReader, member: Member, max_bytes: int) -> bytes:
     data = reader.expect_small(member.name, member.size)
     if Digest.of(data) != member.digest:
         raise ContentMismatch(
-            f"{member.name} has other bytes than its name says",
+            f"{member.name} is not what its name says",
+            why=f"its bytes hash to {Digest.of(data).short}",
             hint="Copy the bundle again from its source, and compare",
         )
     return data

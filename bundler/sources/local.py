@@ -86,10 +86,16 @@ def open_regular(path: Path) -> BinaryIO:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
-            raise NotFound(f"there is no file {path}", hint="Check the path") from None
+            raise NotFound(
+                f"cannot read {path}", why="there is no such file", hint="Check the path"
+            ) from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise UsageError(f"{path} is not a regular file", hint="Give the path of a file")
+        raise UsageError(
+            f"cannot read {path}",
+            why="it is not a regular file",
+            hint="Give the path of a file",
+        )
     return os.fdopen(fd, "rb", buffering=0)
 
 
