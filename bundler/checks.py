@@ -162,7 +162,9 @@ def check_order(descriptor: BundleDescriptor) -> tuple[Entry, ...]:
     found = [(entry.digest, entry.size) for entry in head if entry.encoding == IDENTITY]
     if found != wanted:
         raise MalformedArchive(
-            "the bundle's contents do not begin with its manifests", hint=FROM_PUBLISHER
+            "the bundle's contents are not in order",
+            why="they do not begin with the models' manifests",
+            hint=FROM_PUBLISHER,
         )
     total = sum(member.size for member in head)
     if total > limits.INDEX_BYTES:

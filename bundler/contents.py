@@ -207,8 +207,12 @@ def closure(models: Iterable[tuple[Descriptor, Manifest]]) -> tuple[Descriptor, 
     ]
     members: dict[Digest, Descriptor] = {}
     for item in ordered:
-        if members.setdefault(item.digest, item).size != item.size:
-            raise MalformedDocument(f"blob {item.digest.short} is declared with two sizes")
+        known = members.setdefault(item.digest, item)
+        if known.size != item.size:
+            raise MalformedDocument(
+                f"blob {item.digest.short} is declared with two sizes",
+                why=f"{known.size} and {item.size} bytes",
+            )
     return tuple(members.values())
 
 

@@ -193,7 +193,9 @@ def _check_entries(descriptor: BundleDescriptor) -> None:
                 f"{model.reference} is no image manifest", why=model.manifest.media_type
             )
         if model.reference.host is not None or model.reference.digest is not None:
-            raise MalformedDocument(f"{model.reference} names a host or a digest")
+            raise MalformedDocument(
+                f"the bundle names a model {model.reference}", why="with a host or a digest"
+            )
 
 
 def _volume(parts: list[list[int]], contents: Sequence[Entry]) -> tuple[Part, ...]:
@@ -206,5 +208,7 @@ def _refuse_twins(what: str, names: list[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise MalformedDocument(f"the bundle descriptor names {what} {name} twice")
+            raise MalformedDocument(
+                f"the bundle descriptor names a {what} twice", why=f"it is {name}"
+            )
         seen.add(name)

@@ -27,10 +27,16 @@ def open_regular(path: Path) -> BinaryIO:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
-            raise NotFound(f"there is no file {path}", hint="Check the path") from None
+            raise NotFound(
+                f"cannot read {path}", why="there is no such file", hint="Check the path"
+            ) from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise UsageError(f"{path} is not a regular file", hint="Give the path of a file")
+        raise UsageError(
+            f"cannot read {path}",
+            why="it is not a regular file",
+            hint="Give the path of a file",
+        )
     return os.fdopen(fd, "rb", buffering=0)
 
 
@@ -45,15 +51,25 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     """
     with storage_errors(f"cannot write {output}"):
         if not output.parent.is_dir():
-            raise NotFound(f"there is no folder {output.parent}", hint="Make it first")
+            raise NotFound(
+                f"cannot write {output}",
+                why=f"there is no folder {output.parent}",
+                hint="Make it first",
+            )
         if not output.exists():
             return
         if not output.is_file():
             raise UsageError(
-                f"{output} is not a regular file", hint="Give the path of a file to be written"
+                f"cannot write {output}",
+                why="it is not a regular file",
+                hint="Give the path of a file",
             )
         if not overwrite:
-            raise AlreadyExists(f"{output} is there already", hint="Give --force to replace it")
+            raise AlreadyExists(
+                f"cannot write {output}",
+                why="there is such a file",
+                hint="Give --force to replace it",
+            )
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -13,24 +13,26 @@ from functools import cache
 from typing import Final
 
 _SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h: start writing dirty pages out, do not wait
-_NO_PREALLOCATION: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV})
+_NO_PREALLOCATION: Final = frozenset(
+    {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ESPIPE}
+)
 
 
 def preallocate(fd: int, size: int) -> None:
-    """Reserve room for ``size`` bytes, so that a full disk is told before the first byte.
+    """Reserve room for ``size`` bytes from where the descriptor stands.
 
-    Does nothing where the file system cannot do it; there the write itself will fail.
+    So a full disk is told before the first byte. Does nothing where the file system cannot do it,
+    or on a pipe; there the write itself will fail.
 
     Raises:
         OSError: ENOSPC, EDQUOT or EFBIG: the file will not fit.
     """
-    if size == 0:
-        return
     call = getattr(_libc(), "fallocate", None)
-    if call is None:
+    start = position(fd)
+    if call is None or start is None or size == 0:
         return
     ctypes.set_errno(0)
-    if call(fd, 0, ctypes.c_int64(0), ctypes.c_int64(size)) != 0:
+    if call(fd, 0, ctypes.c_int64(start), ctypes.c_int64(size)) != 0:
         code = ctypes.get_errno()
         if code not in _NO_PREALLOCATION:
             raise OSError(code, os.strerror(code))
@@ -44,6 +46,16 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
     call = getattr(_libc(), "sync_file_range", None)
     if call is not None:
         call(fd, ctypes.c_int64(offset), ctypes.c_int64(length), _SYNC_FILE_RANGE_WRITE)
+
+
+def position(fd: int) -> int | None:
+    """Where the descriptor stands; None for pipes and sockets."""
+    try:
+        return os.lseek(fd, 0, os.SEEK_CUR)
+    except OSError as error:
+        if error.errno != errno.ESPIPE:
+            raise
+        return None
 
 
 @cache

@@ -159,15 +159,17 @@ class _Writeback:
     """Has the kernel write out in strides, so that the ``fsync`` at the end finds little left."""
 
     def __init__(self, fd: int) -> None:
+        from registry import linuxio
+
         self._fd = fd
-        self._begun = os.lseek(fd, 0, os.SEEK_CUR)
+        self._begun = linuxio.position(fd)
         self._dirty = 0
 
     def written(self, count: int) -> None:
         from registry import linuxio
 
         self._dirty += count
-        if self._dirty >= _WRITEBACK_STRIDE:
+        if self._begun is not None and self._dirty >= _WRITEBACK_STRIDE:
             linuxio.start_writeback(self._fd, self._begun, self._dirty)
             self._begun += self._dirty
             self._dirty = 0

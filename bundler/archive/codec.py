@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from bundler.archive import planes
@@ -165,7 +165,8 @@ def choose_encoding(
     if mode is Compression.MAX and best is plain:
         slow = EncodingChoice(Encoding.ZSTD, SLOW_LEVEL)
         before, after = _try_out(sample, size, [quick, slow], slow=True)
-        best = after if _beats(after, before, SLOW_GAIN) else plain
+        if _beats(after, before, SLOW_GAIN):  # on samples too short to tell the ratio itself
+            best = replace(after, ratio=plain.ratio * after.ratio / before.ratio)
     least = LEAST_SAVING_MAX if mode is Compression.MAX else LEAST_SAVING_AUTO
     return best if best.ratio <= 1 - least else AS_IT_IS
 

@@ -47,7 +47,9 @@ class ArchiveReader:
         if got == wanted:
             return
         if got and wanted.startswith(got):
-            raise TruncatedBundle("the bundle ends in its first member", hint=_RETRY)
+            raise TruncatedBundle(
+                "the bundle is cut off", why=f"it ends after {len(got)} bytes", hint=_RETRY
+            )
         raise NotABundle("this file is no bundle", why=_kind(got), hint=_FOREIGN)
 
     def next_small(
@@ -68,7 +70,11 @@ class ArchiveReader:
         """
         block = self._read_exactly(layout.BLOCK, "in a member header")
         if not any(block):
-            raise TruncatedBundle("the bundle ends before its contents", hint=_RETRY)
+            raise TruncatedBundle(
+                "the bundle is cut off",
+                why=f"it goes on with zeros from byte {self._position - len(block)}",
+                hint=_RETRY,
+            )
         name, size = self._interpret(block)
         if not allowed.fullmatch(name) or len(name) > layout.NAME_BYTES:
             raise MalformedArchive(
@@ -84,7 +90,9 @@ class ArchiveReader:
             )
         if block != layout.header(name, size):
             raise MalformedArchive(
-                f"the header of {name} is not as `bundle create` writes it", hint=_FOREIGN
+                f"{name[:120]} has a header that no bundle has",
+                why="it is not as `bundle create` writes it",
+                hint=_FOREIGN,
             )
         return name, self._data(name, size)
 
@@ -141,13 +149,19 @@ class ArchiveReader:
         if got == wanted:
             return
         if wanted.startswith(got):
-            raise TruncatedBundle("the bundle lacks its end mark", hint=_RETRY)
+            raise TruncatedBundle("the bundle is cut off", why="it lacks its end mark", hint=_RETRY)
         if got[: layout.BLOCK].strip(b"\0") and len(got) >= layout.BLOCK:
             name, _ = self._interpret(got[: layout.BLOCK])
             raise MalformedArchive(
-                f"the bundle has a member {name[:120]!r} that nobody signed for", hint=_RETRY
+                f"the bundle has a member {name[:120]!r} too many",
+                why="nobody signed for it",
+                hint=_RETRY,
             )
-        raise MalformedArchive("the bundle goes on after its end", hint=_RETRY)
+        raise MalformedArchive(
+            "the bundle goes on after its end",
+            why=f"there is more from byte {self._position - len(got)} on than zeros to its end",
+            hint=_RETRY,
+        )
 
     def readinto(self, buffer: memoryview) -> int:
         """Raw read for :class:`BlobStream`: counts, and translates what the disk says."""
@@ -180,7 +194,9 @@ class ArchiveReader:
         if got == wanted:
             return
         if not got.strip(b"\0"):
-            raise TruncatedBundle(f"the bundle ends before {name}", hint=_RETRY)
+            raise TruncatedBundle(
+                "the bundle is cut off", why=f"there are zeros in place of {name}", hint=_RETRY
+            )
         found, found_size = self._interpret(got[: layout.BLOCK])
         if found != name:
             why = f"found {found[:120]!r}"
@@ -213,7 +229,9 @@ class ArchiveReader:
 
     def _padding(self, name: str, size: int) -> None:
         if any(self._read_exactly(layout.padding(size), f"after {name}")):
-            raise MalformedArchive(f"the padding after {name} is not zero", hint=_RETRY)
+            raise MalformedArchive(
+                f"{name} is not as it was written", why="its padding is not zero", hint=_RETRY
+            )
 
     def _read_exactly(self, count: int, where: str) -> bytes:
         data = self._read_up_to(count)

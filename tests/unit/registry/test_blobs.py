@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from schemas.errors import (
     StorageFailure,
     StorageFull,
 )
-from tests.store_models import snapshot
+from tests.store_models import backdate, snapshot
 
 DATA = b"some bytes" * 1000
 DIGEST = Digest.of(DATA)
@@ -238,6 +240,24 @@ def test_a_claimed_blob_survives_its_removal(blobs: BlobStore) -> None:
         area.install()
     assert blobs.verify(DIGEST)
     assert blobs.path(DIGEST).stat().st_nlink == 1
+
+
+def test_a_claim_without_hard_links_renews_the_grace_time(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on exFAT."""
+
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    put(blobs)
+    backdate(blobs.path(DIGEST), 1000)
+    monkeypatch.setattr(os, "link", no_links)
+    with blobs.stage() as area:
+        assert area.claim(DIGEST, len(DATA))
+        assert area.digests == frozenset()
+        area.install()
+    assert time.time() - blobs.path(DIGEST).stat().st_mtime < 500
 
 
 def test_a_claim_of_another_size_fails(blobs: BlobStore) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -194,6 +195,52 @@ def test_copy_writes_from_where_the_descriptor_stands(tmp_path: Path) -> None:
         assert file.read() == b"head" + data
 
 
+class Zeros:
+    """Many bytes, none of them stored."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def read(self, n: int, /) -> bytes:
+        count = min(n, self._left)
+        self._left -= count
+        return bytes(count)
+
+
+def test_a_large_blob_behind_another(tmp_path: Path) -> None:
+    """More than one stride of writeback; the room is reserved behind what is there."""
+    size = 65 * limits.MIB
+    digest = digest_stream(Zeros(size), size)
+    with (tmp_path / "file").open("w+b", buffering=0) as file:
+        file.write(b"head")
+        copy_verified(Zeros(size), file.fileno(), digest, size)
+        assert file.tell() == os.fstat(file.fileno()).st_size == size + 4
+        file.seek(0)
+        assert file.read(5) == b"head\x00"
+
+
+def test_a_pipe_takes_a_large_blob() -> None:
+    size = 33 * limits.MIB
+    digest = digest_stream(Zeros(size), size)
+    reader, writer = os.pipe()
+    came = 0
+
+    def drain() -> None:
+        nonlocal came
+        while data := os.read(reader, limits.IO_CHUNK):
+            came += len(data)
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    try:
+        copy_verified(Zeros(size), writer, digest, size)
+    finally:
+        os.close(writer)
+        thread.join()
+        os.close(reader)
+    assert came == size
+
+
 def test_progress_counts_every_byte_once() -> None:
     data = content(5 * limits.IO_CHUNK + 7)
     steps: list[int] = []
@@ -209,8 +256,6 @@ def test_progress_counts_every_byte_once() -> None:
 
 
 def test_an_interrupt_in_progress_leaves_no_thread_behind() -> None:
-    import threading
-
     data = content(8 * limits.IO_CHUNK)
 
     def stop(count: int) -> None:
