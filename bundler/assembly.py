@@ -1,4 +1,4 @@
-"""The large blobs of a bundle while they come in: from any volume, in any order, in several sittings.
+"""The large blobs of a bundle while they come in: from any volume, in any order, at any time.
 
 A blob grows in a part file of the import's staging area. Each stored segment is compared with its
 signed digest before it counts, each finished blob with its own before it is accepted.

@@ -1,7 +1,7 @@
 """What travels in a bundle, and how: entries, their stored segments, and where these lie.
 
-An entry is one blob. What is stored of it (the blob itself, or an encoded form) is cut into segments;
-a segment is the unit of verification, of resuming, and of spreading over volumes.
+An entry is one blob. What is stored of it (the blob itself, or an encoded form) is cut into
+segments; a segment is the unit of verification, of resuming, and of spreading over volumes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The head of a bundle: everything before the large blobs, and all that must be settled before them.
+"""The head of a bundle: all that lies before the large blobs, and all that is settled there.
 
 The checks, in order:
 
@@ -169,11 +169,13 @@ def _read_trust(reader: ArchiveReader) -> tuple[dict[str, bytes], bytes]:
             return files, data
         name = name.removeprefix(layout.TRUST_FOLDER)
         if name in files:
-            raise MalformedArchive(f"the bundle has the trust file {name} twice")
+            raise MalformedArchive("the bundle has a trust file twice", why=name)
         files[name] = data
         total += len(data)
         if len(files) > limits.TRUST_MEMBERS or total > limits.TRUST_TOTAL_BYTES:
-            raise MalformedArchive("the bundle has too much trust metadata")
+            raise MalformedArchive(
+                "the bundle has too much trust metadata", why=f"{len(files)} files, {total} bytes"
+            )
 
 
 def _limit(name: str) -> int:
@@ -223,7 +225,11 @@ def _read_rest(head: TrustedHead, take: TakeSmall) -> Head:
         sizes = [entry.stored_size for entry in descriptor.contents]
         reader.expect_members([len(index), *sizes])
     if reader.expect_small(layout.INDEX_NAME, len(index)) != index:
-        raise MalformedArchive("index.json is not what the descriptor says", hint=_COPY_AGAIN)
+        raise MalformedArchive(
+            "the bundle's index is not the one that follows from what was signed",
+            why="index.json differs from the descriptor",
+            hint=_COPY_AGAIN,
+        )
     manifests = _read_manifests(reader, take, descriptor, targets)
     weights = {digest: checks.check_model(item) for digest, item in manifests.items()}
     configs = checks.check_uses(manifests)
@@ -280,5 +286,9 @@ def _read_small(reader: ArchiveReader, entry: Entry, max_bytes: int) -> bytes:
         raise MalformedArchive(f"{entry.name} is too large", why=f"{entry.size} > {max_bytes}")
     data = reader.expect_small(entry.name, entry.size)
     if Digest.of(data) != entry.digest:
-        raise ContentMismatch(f"{entry.name} has other bytes than its name says", hint=_COPY_AGAIN)
+        raise ContentMismatch(
+            f"{entry.name} is not what its name says",
+            why=f"its bytes hash to {Digest.of(data).short}",
+            hint=_COPY_AGAIN,
+        )
     return data

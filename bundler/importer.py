@@ -1,16 +1,16 @@
 """``bundle import`` and ``bundle verify``: believe nothing before it is verified.
 
-The head settles whom to believe and what to expect (checks 1 to 6, :mod:`bundler.head`). Then, while
-each byte of the large blobs is read once:
+The head settles whom to believe and what to expect (checks 1 to 6, :mod:`bundler.head`). Then,
+while each byte of the large blobs is read once:
 
 7. every segment and every blob is what its digest says
 8. every weight file may reach an engine
 9. the archive ends where it should
 
-Until all nine hold, bytes lie in a staging area of the bundle's own, which an interrupted import goes
-on with. Then the blobs move into the store, and ONE transaction brings models, trusted metadata,
-clock floor, receipt and audit entry. A crash leaves the state before or the state after, and perhaps
-blobs that nobody refers to, which garbage collection takes.
+Until all nine hold, bytes lie in a staging area of the bundle's own, which an interrupted import
+goes on with. Then the blobs move into the store, and ONE transaction brings models, trusted
+metadata, clock floor, receipt and audit entry. A crash leaves the state before or the state after,
+and perhaps blobs that nobody refers to, which garbage collection takes.
 """
 
 from __future__ import annotations

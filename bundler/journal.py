@@ -1,11 +1,12 @@
 """What of an import is on the disk for good, so that an interrupted one goes on there.
 
-One text file in the import's staging area; a line is appended, and synced, only after the bytes that it
-speaks of are. It is a hint, not evidence: whatever it says, the finished blob must have its digest.
+One text file in the import's staging area; a line is appended, and synced, only after the bytes
+that it speaks of are. It is a hint, not evidence: whatever it says, the finished blob must have its
+digest.
 
 ::
 
-    line ::= hex " " ( number | "+" bytes ) "\\n"
+    line ::= hex " " ( number | "+" bytes ) newline
 
 ``number``: that segment is in its place. ``bytes``: so much of the front of the blob is.
 """

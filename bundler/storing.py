@@ -1,7 +1,7 @@
 """How each large blob of a bundle will be stored: as it is, in segments, or encoded.
 
-What is encoded is written into a spool folder beside the output before anything is signed: its size and
-digests stand in the signed descriptor, which comes first in the file.
+What is encoded is written into a spool folder beside the output before anything is signed: its size
+and digests stand in the signed descriptor, which comes first in the file.
 """
 
 from __future__ import annotations

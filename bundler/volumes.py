@@ -93,8 +93,8 @@ class Media:
 def look(paths: Iterable[Path]) -> Media:
     """Sort files by what they are; folders are looked into, one level deep.
 
-    In a folder, files that are neither head nor volume are passed over; a file that was named and is
-    neither counts as a head, and reading it says what it is instead.
+    In a folder, files that are neither head nor volume are passed over; a file that was named and
+    is neither counts as a head, and reading it says what it is instead.
 
     Raises:
         MalformedDocument: A volume whose label is broken.

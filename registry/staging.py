@@ -3,8 +3,8 @@
 An area ``NAME`` is the file ``NAME.lock``, held with ``flock``, and the folder ``NAME/``. The lock
 comes first and goes last, so a folder without one, or with one that nobody holds, is abandoned.
 
-A *kept* area outlives its process: an import that was interrupted goes on in it. It is abandoned only
-when nobody has touched it for ``limits.RESUME_SECONDS``.
+A *kept* area outlives its process: an import that was interrupted goes on in it. It is abandoned
+only when nobody has touched it for ``limits.RESUME_SECONDS``.
 """
 
 from __future__ import annotations
