@@ -178,10 +178,10 @@ def import_bundle(
     """
     trusted = open_head(store.catalogue, source, anchor=wishes.anchor, now=now)
     wanted = wishes.wanted(trusted.descriptor)
-    check_requirements(store, trusted.descriptor)
     with store.blobs.stage(trusted.descriptor.id, kept=True) as area:
         with _drop_on_refusal(area, keep=bool(trusted.descriptor.volumes)):
             head = trusted.read_rest(lambda data: _take_small(area, data))
+            check_requirements(store, trusted.descriptor)
             if trusted.descriptor.volumes:
                 _keep_head(area, source)
             complete = _assemble(store, area, head, volumes, wanted, progress)
@@ -209,8 +209,8 @@ def _drop_on_refusal(area: StagingArea, *, keep: bool) -> Iterator[None]:
     try:
         with advice():
             yield
-    except (ContentError, TrustError, StorageFull):
-        if not keep:
+    except (ContentError, TrustError, StorageFull) as error:
+        if not keep or isinstance(error, BlobsMissing):
             area.discard()
         raise
 

@@ -12,7 +12,7 @@ from bundler.files import open_regular
 from bundler.importer import Imported, Verified, Wishes, import_bundle, staged_head
 from bundler.trust.verifier import pin_root
 from bundler.verifying import verify_bundle
-from bundler.volumes import look, one_bundle
+from bundler.volumes import Media, look, one_bundle
 from registry.digest import Digest
 from registry.records import Anchor
 from registry.store import Store
@@ -53,12 +53,13 @@ def import_paths(
     Raises:
         UsageError: No bundle among the files, or several.
     """
+    if paths == [Path("-")]:
+        with os.fdopen(os.dup(0), "rb", buffering=0) as pipe, Store.open(home) as store:
+            return import_bundle(store, pipe, {}, wishes=wishes, now=now(), progress=progress)
+    media = look(paths)  # before a store is made for nothing
     with Store.open(home) as store:
-        if paths == [Path("-")]:
-            with os.fdopen(os.dup(0), "rb", buffering=0) as pipe:
-                return import_bundle(store, pipe, {}, wishes=wishes, now=now(), progress=progress)
         while True:
-            head, volumes = _find(store, paths)
+            head, volumes = _find(store, media)
             try:
                 with open_regular(head) as source:
                     return import_bundle(
@@ -68,22 +69,22 @@ def import_paths(
                 more = ask(error) if ask is not None else None
                 if more is None:
                     raise
-                paths = [head, *more]
+                media = look([head, *more])
 
 
 def verify_paths(home: Path, paths: Sequence[Path], wishes: Wishes, progress: Meter) -> Verified:
     """See :func:`bundler.verifying.verify_bundle`; the paths are as for :func:`import_paths`."""
+    media = look(paths)
     with Store.open(home) as store:
-        head, volumes = _find(store, paths)
+        head, volumes = _find(store, media)
         with open_regular(head) as source:
             return verify_bundle(
                 store, source, volumes, wishes=wishes, now=now(), progress=progress
             )
 
 
-def _find(store: Store, paths: Sequence[Path]) -> tuple[Path, dict[int, Path]]:
+def _find(store: Store, media: Media) -> tuple[Path, dict[int, Path]]:
     """The head among the files, or the one kept from an earlier sitting; and its volumes."""
-    media = look(paths)
     bundle = one_bundle(media)
     if len(media.heads) > 1:
         raise UsageError(

@@ -57,8 +57,8 @@ def verify_bundle(
     """
     trusted = open_head(store.catalogue, source, anchor=wishes.anchor, now=now)
     wanted = wishes.wanted(trusted.descriptor)
-    check_requirements(store, trusted.descriptor)
     head = trusted.read_rest(lambda _: None)
+    check_requirements(store, trusted.descriptor)
     needed = {blob.digest for model in wanted for blob in head.blobs_of(model)}
     weights = {layer.digest for layer in head.weights.values()} & needed
     check = _Check(store, weights, progress)

@@ -14,6 +14,7 @@ from typing import Final
 
 from bundler.archive import layout
 from bundler.files import open_regular
+from registry.verify import storage_errors
 from schemas import strictjson
 from schemas.errors import MalformedDocument, UsageError
 
@@ -102,12 +103,13 @@ def look(paths: Iterable[Path]) -> Media:
     """
     media = Media()
     for path in paths:
-        if path.is_dir():
-            for entry in sorted(os.scandir(path), key=lambda e: e.name):
-                if entry.is_file() and not entry.name.startswith("."):
-                    _add(media, path / entry.name, named=False)
-        else:
-            _add(media, path, named=True)
+        with storage_errors(f"cannot read {path}"):
+            if path.is_dir():
+                for entry in sorted(os.scandir(path), key=lambda e: e.name):
+                    if entry.is_file() and not entry.name.startswith("."):
+                        _add(media, path / entry.name, named=False)
+            else:
+                _add(media, path, named=True)
     return media
 
 

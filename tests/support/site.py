@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bundler.cli import app
-from bundler.isolated import import_file, pin, verify_file
+from bundler.importer import Wishes
+from bundler.isolated import import_paths, pin, verify_paths
 from schemas.cli import run
 from schemas.errors import SealiftError
 from schemas.render import Output
@@ -149,8 +150,8 @@ def check_refused(site: Site, bundle: Path, *wanted: type[SealiftError]) -> dict
         The error's document.
     """
     before = site.snapshot()
-    verified = refusal(verify_file, site, bundle)
-    imported = refusal(import_file, site, bundle)
+    verified = refusal(verify_paths, site, bundle)
+    imported = refusal(import_paths, site, bundle)
     assert site.snapshot() == before
     assert type(imported) in wanted, imported
     assert (type(verified), verified.what) == (type(imported), imported.what)
@@ -163,7 +164,7 @@ def refusal(command: Callable[..., object], site: Site, bundle: Path) -> Sealift
     """The error that a command ends with; any other exception is a defect and goes through."""
     try:
         with Output(quiet=True).progress() as meter:
-            command(site.home, bundle, None, meter)
+            command(site.home, [bundle], Wishes(), meter)
     except SealiftError as error:
         return error
     raise AssertionError(f"{bundle} was accepted")

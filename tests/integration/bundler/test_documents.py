@@ -119,7 +119,7 @@ DESCRIPTORS: dict[str, tuple[Edit, type[SealiftError]]] = {
     "entry-unknown-field": (entry(2, path="../evil"), MalformedDocument),
     "requires-what-is-not-carried": (
         fields(requires=[{"digest": digest(BLOB), "size": 17}]),
-        MalformedDocument,
+        OutsideClosure,
     ),
     "volumes": (fields(volumes=[{}]), MalformedDocument),
     "schema-version-2": (fields(schemaVersion=2), MalformedDocument),

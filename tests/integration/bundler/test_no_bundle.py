@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.importer import import_bundle
+from bundler.importer import Wishes, import_bundle
 from registry.store import Store
 from schemas.errors import (
     NotABundle,
@@ -71,7 +71,8 @@ def test_what_is_no_regular_file_is_refused_without_waiting(site: Site, tmp_path
     fifo, link = tmp_path / "fifo", tmp_path / "link"
     os.mkfifo(fifo)
     link.symlink_to(fifo)
-    for path in (tmp_path, fifo, link, Path("/dev/zero"), Path("/dev/null")):
+    check_refused(site, tmp_path, NotFound)  # a folder is looked into
+    for path in (fifo, link, Path("/dev/zero"), Path("/dev/null")):
         assert "not a regular file" in check_refused(site, path, UsageError)["why"]
 
 
@@ -144,6 +145,8 @@ def check_stream_is_truncated(site: Site, data: bytes) -> None:
         Output(quiet=True).progress() as meter,
         pytest.raises(TruncatedBundle) as caught,
     ):
-        import_bundle(store, source, anchor=None, now=datetime.now(UTC), progress=meter)
+        import_bundle(
+            store, source, {}, wishes=Wishes(), now=datetime.now(UTC), progress=meter
+        )
     assert caught.value.hint
     assert site.snapshot() == before
