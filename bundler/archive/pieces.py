@@ -80,7 +80,8 @@ def encode_pieces(
         source: Read from where it stands, in the calling thread; whoever wants to be sure of what
             it gives passes a `registry.verify.VerifyingReader`.
         size: Of the blob, in bytes; more is not read.
-        choice: One of the zstd encodings.
+        choice: One of the zstd encodings; or identity, which only the literals of a delta have in
+            pieces like these.
         workers: Threads; by default as many as there are cores, up to ``PIECE_WORKERS`` (slow
             levels: ``…_SLOW``).
 
@@ -89,7 +90,10 @@ def encode_pieces(
     """
 
     def encode(raw: bytearray) -> StoredPiece:
-        data = encode_piece(choice.encoding, choice.level, raw)
+        if choice.encoding is Encoding.IDENTITY:
+            data = bytes(raw)
+        else:
+            data = encode_piece(choice.encoding, choice.level, raw)
         return StoredPiece(Segment(len(data), _digest(data)), data, len(raw))
 
     pieces = (_read_piece(source, raw_size) for raw_size in piece_sizes(size))
@@ -142,7 +146,7 @@ def decode_pieces(
         stored: The bytes of each segment, read in the calling thread as room comes free.
         segments: What they must be; signed.
         size: Of the blob, in bytes; signed.
-        encoding: One of the zstd encodings.
+        encoding: As `encode_pieces` was told.
         workers: Threads; by default as many as there are cores, up to ``PIECE_WORKERS``.
 
     Raises:
@@ -200,7 +204,14 @@ def decode_segment(
         raise ContentMismatch(
             f"segment {segment.digest.short} has other bytes than were signed", hint=_COPY_AGAIN
         )
-    return decode_piece(encoding, stored, raw_size)
+    if encoding is not Encoding.IDENTITY:
+        return decode_piece(encoding, stored, raw_size)
+    if len(stored) != raw_size:
+        raise MalformedArchive(
+            f"segment {segment.digest.short} is no piece",
+            why=f"{len(stored)} bytes, not {raw_size}",
+        )
+    return stored
 
 
 def check_segments(segments: Sequence[Segment], size: int) -> None:

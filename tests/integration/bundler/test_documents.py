@@ -187,8 +187,8 @@ def test_signed_descriptor(name: str, site: Site, publisher: Simulator, stick: S
         lambda data: data.replace(b'"sequence":1', b'"sequence":NaN'),
         lambda data: data.replace(b'"sequence":1', b'"sequence":' + b"9" * 5000),
         lambda data: data.replace(b'"simulated"', b'"\\ud800"'),
-        lambda data: b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-        lambda data: b'{"x":' + b'{"x":' * 40 + b"1" + b"}" * 41,
+        lambda _: b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        lambda _: b'{"x":' + b'{"x":' * 40 + b"1" + b"}" * 41,
     ],
 )
 def test_signed_descriptor_that_is_no_strict_json(
