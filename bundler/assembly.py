@@ -10,32 +10,20 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from bundler.archive.codec import Encoding, decode_piece
 from bundler.archive.reader import BlobStream
 from bundler.contents import DELTA, IDENTITY, Entry, Part
-from bundler.delta import rebuild
 from bundler.journal import Journal
+from bundler.rebuilding import Bases, rebuild_entry
 from registry import linuxio
-from registry.digest import Digest
 from registry.pipeline import hash_through
 from registry.staging import StagingArea
 from registry.verify import storage_errors
 from schemas import limits
-from schemas.errors import ContentMismatch
+from schemas.errors import ContentError, ContentMismatch
 from schemas.render import Meter
-
-
-class Bases(Protocol):
-    """Where the blobs lie that deltas copy from; see :class:`registry.blobs.BlobStore`."""
-
-    def open(self, digest: Digest) -> BinaryIO:
-        """Open a blob.
-
-        Raises:
-            NotFound: It is not there.
-        """
 
 
 class Assembly:
@@ -156,25 +144,38 @@ class Assembly:
     def _rebuild(self, entry: Entry) -> None:
         """Turn a delta's stored bytes and its bases into the blob."""
         stored = self._stored_path(entry)
-        with self._open(self._area.part(entry.digest), entry.size) as fd, stored.open("rb") as file:
-            found = rebuild(entry, file, self._bases, fd)
-            self._accept(entry, fd, entry.size, found)
+        with self._open(self._area.part(entry.digest), entry.size) as fd:
+            try:
+                with stored.open("rb") as file:
+                    rebuild_entry(entry, file, self._bases, fd)
+            except ContentError:
+                self._start_anew(entry)
+                raise
+            self._keep(entry, fd)
         stored.unlink()
 
     def _accept(self, entry: Entry, fd: int, came: int, found: str) -> None:
         if came != entry.size or found != entry.digest.hex:
-            self._journal.forget(entry.digest)
-            with storage_errors(f"cannot clear blob {entry.digest.short}"):
-                self._area.part(entry.digest).unlink(missing_ok=True)
-                self._stored_path(entry).unlink(missing_ok=True)
+            self._start_anew(entry)
             raise ContentMismatch(
                 f"blob {entry.digest.short} is not what was signed",
                 why=f"it hashes to {found[:12]}",
                 hint="Run it again; if it stays, copy the bundle again from its source",
             )
+        self._keep(entry, fd)
+
+    def _keep(self, entry: Entry, fd: int) -> None:
+        """The blob is right: it waits from now on."""
         os.ftruncate(fd, entry.size)
         os.fsync(fd)
         self._area.accept(entry.digest, entry.size)
+
+    def _start_anew(self, entry: Entry) -> None:
+        """What was recorded of a blob turned out wrong."""
+        self._journal.forget(entry.digest)
+        with storage_errors(f"cannot clear blob {entry.digest.short}"):
+            self._area.part(entry.digest).unlink(missing_ok=True)
+            self._stored_path(entry).unlink(missing_ok=True)
 
     def _part_file(self, entry: Entry) -> AbstractContextManager[int]:
         if entry.encoding == DELTA:

@@ -9,6 +9,8 @@ from typing import Final
 
 from bundler.archive import layout
 from bundler.archive.codec import Compression
+from bundler.chunking import Chunking
+from bundler.chunks.shelf import IndexShelf
 from bundler.clock import now
 from bundler.create import Created, Form, create_bundle
 from bundler.files import check_output, write_file
@@ -146,7 +148,8 @@ def create(
     _keep_sources(sources, output)
     secret = passphrase()
     wanted: Sequence[str | None] = names or [None] * len(sources)
-    models = [resolve(s, n, progress) for s, n in zip(sources, wanted, strict=True)]
+    chunking = Chunking(IndexShelf(workspace(home) / "chunks"), form.held)
+    models = [resolve(s, n, chunking, progress) for s, n in zip(sources, wanted, strict=True)]
     return create_bundle(
         publisher,
         models,

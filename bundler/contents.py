@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bundler.archive import layout
+from bundler.archive.pieces import Segment
 from registry.digest import Digest
 from registry.oci import Descriptor, Manifest
 from schemas import limits
@@ -22,19 +23,6 @@ _ALGORITHM: Final = "sha256"
 # Encodings that cut a blob into raw pieces and store each as one independent segment.
 PIECEWISE: Final = ("zstd", "zstd-planes2", "zstd-planes4")
 _SUFFIX: Final = {"zstd": "zst", "zstd-planes2": "zp2", "zstd-planes4": "zp4", DELTA: "delta"}
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A run of stored bytes.
-
-    Attributes:
-        size: In bytes.
-        digest: Compared before the bytes are used for anything.
-    """
-
-    size: int
-    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +55,10 @@ class Entry:
                 f"blob {self.digest.short} has a digest of an unusual kind",
                 why=f"{self.digest.algorithm} where bundles use {_ALGORITHM}",
             )
-        if self.size > limits.BLOB_BYTES:
+        if not 0 < self.size <= limits.BLOB_BYTES:
             raise MalformedDocument(
-                f"blob {self.digest.short} is too large",
-                why=f"{self.size} > {limits.BLOB_BYTES} bytes",
+                f"blob {self.digest.short} cannot be that large",
+                why=f"{self.size} bytes, allowed are 1 to {limits.BLOB_BYTES}",
             )
         if self.segments is None:
             if self.encoding != IDENTITY:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -39,11 +39,13 @@ class Form:
         compression: Whether blobs are encoded where that pays.
         volume_size: Most bytes per volume; None for one file.
         overwrite: Whether files may be there already.
+        held: Blobs that the far side has, with their sizes in bytes: left out, or built upon.
     """
 
     compression: Compression = Compression.AUTO
     volume_size: int | None = None
     overwrite: bool = False
+    held: Mapping[Digest, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.volume_size is not None and self.volume_size < limits.VOLUME_BYTES_MIN:
@@ -132,15 +134,18 @@ def volume_path(output: Path, number: int, kind: str = "v") -> Path:
 def _store(
     packed: Sequence[PackedModel], form: Form, spool: Path, progress: Meter
 ) -> dict[Digest, Stored]:
+    """How each weight file is stored; those that the far side has are left out."""
+    sources = {model.source.digest: model.source for model in packed}
     return {
-        model.source.digest: store(
-            model.source,
+        digest: store(
+            source,
             compression=form.compression,
             piece=form.piece,
             spool=spool,
             progress=progress,
         )
-        for model in {model.source.digest: model for model in packed}.values()
+        for digest, source in sources.items()
+        if digest not in form.held
     }
 
 
@@ -154,11 +159,14 @@ def _plan(
     """The descriptor, but for the sequence number that publishing draws."""
     bundled = [_bundled(model) for model in packed]
     pairs = ((b.manifest, model.manifest) for b, model in zip(bundled, packed, strict=True))
+    weights = {model.source.digest for model in packed}
     contents = tuple(
         blobs[blob.digest].entry if blob.digest in blobs else Entry(blob.digest, blob.size)
         for blob in closure(pairs)
+        if blob.digest in blobs or blob.digest not in weights
     )
     large = [entry for entry in contents if entry.digest in blobs]
+    needed = (weights - blobs.keys()) | {base for entry in large for base in entry.bases}
     return BundleDescriptor(
         id=secrets.token_hex(16),
         sequence=1,
@@ -166,6 +174,7 @@ def _plan(
         publisher=publisher,
         models=tuple(bundled),
         contents=contents,
+        requires=tuple((digest, form.held[digest]) for digest in sorted(needed)),
         volumes=tuple(spread(large, form.volume_size)) if form.volume_size else (),
     )
 

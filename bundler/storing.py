@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bundler.archive.codec import Compression, Encoding, EncodingChoice, choose_encoding
-from bundler.archive.pieces import encode_stream
-from bundler.contents import IDENTITY, Entry, Segment
+from bundler.archive.delta import store_delta
+from bundler.archive.pieces import Segment, encode_stream, write_all
+from bundler.chunks.recipes import Delta
+from bundler.contents import DELTA, IDENTITY, Entry
 from bundler.files import open_regular
 from bundler.sources import LocalModel
 from registry.verify import VerifyingReader, digest_stream, storage_errors
@@ -53,6 +55,8 @@ def store(
         ContentMismatch: The file changed since it was hashed.
         StorageFull, StorageFailure: The disk says no.
     """
+    if model.delta is not None:
+        return _delta(model, model.delta, compression, spool, progress)
     with model.open() as file, storage_errors(f"cannot read {model.path}"):
         fd = file.fileno()
         choice = choose_encoding(
@@ -82,8 +86,27 @@ def _encode(model: LocalModel, choice: EncodingChoice, spool: Path, progress: Me
         model.size,
         str(choice.encoding),
         limits.PIECE_BYTES,
-        tuple(Segment(segment.size, segment.digest) for segment in segments),
+        tuple(segments),
     )
+    return Stored(entry, model.path.name, lambda: open_regular(path))
+
+
+def _delta(
+    model: LocalModel, delta: Delta, compression: Compression, spool: Path, progress: Meter
+) -> Stored:
+    path = spool / model.digest.hex
+    progress.begin(f"taking the difference of {model.path.name}", delta.recipe.literal_size)
+    segments = []
+    with (
+        storage_errors(f"cannot write {path}"),
+        model.open() as file,
+        path.open("wb", buffering=0) as sink,
+    ):
+        for piece in store_delta(delta.recipe, file.fileno(), mode=compression):
+            write_all(sink, piece.data)
+            segments.append(piece.segment)
+            progress.advance(piece.raw_size)
+    entry = Entry(model.digest, model.size, DELTA, limits.PIECE_BYTES, tuple(segments), delta.bases)
     return Stored(entry, model.path.name, lambda: open_regular(path))
 
 

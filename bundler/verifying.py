@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from bundler.archive import layout
 from bundler.archive.codec import Encoding, decode_piece
 from bundler.archive.reader import ArchiveReader, BlobStream
-from bundler.assembly import Bases, compare_segment
+from bundler.assembly import compare_segment
 from bundler.contents import DELTA, IDENTITY, Entry, Part
-from bundler.delta import rebuild
 from bundler.files import open_regular
 from bundler.head import Head, advice, open_head
 from bundler.importer import Verified, VerifiedModel, Wishes, check_requirements
+from bundler.rebuilding import Bases, rebuild_entry
 from bundler.volumes import Label
 from registry.digest import Digest
 from registry.gguf import model_facts, read_header
@@ -188,13 +188,14 @@ class _Blob:
             ContentMismatch: It is not what was signed.
         """
         entry = self._entry
-        found = self._hash.hexdigest()
         if entry.encoding == DELTA:
             made: Any = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - becomes the front
             self.front.seek(0)
-            found = rebuild(entry, self.front, bases, made.fileno())
+            rebuild_entry(entry, self.front, bases, made.fileno())
             self.front.close()
             self.front = made
+            return
+        found = self._hash.hexdigest()
         if found != entry.digest.hex:
             raise ContentMismatch(
                 f"blob {entry.digest.short} is not what was signed",

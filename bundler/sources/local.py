@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from bundler.checks import is_plain_path
+from bundler.chunking import Chunking
+from bundler.chunks.recipes import Delta
 from bundler.files import open_regular
 from registry.digest import Digest
 from registry.gguf import ModelFacts, model_facts, read_header
 from registry.reference import DEFAULT_NAMESPACE, DEFAULT_TAG, Reference
-from registry.verify import digest_stream
 from schemas.errors import InvalidName, UnsupportedRequest, UsageError
 from schemas.render import Meter
 
@@ -30,6 +31,7 @@ class LocalModel:
         digest: Of the whole file.
         size: In bytes.
         facts: What its header says.
+        delta: How to make it of what the far side holds, where that pays.
     """
 
     reference: Reference
@@ -37,18 +39,20 @@ class LocalModel:
     digest: Digest
     size: int
     facts: ModelFacts
+    delta: Delta | None = None
 
     def open(self) -> BinaryIO:
         """Open it again for copying; whoever copies compares the digest."""
         return open_regular(self.path)
 
 
-def resolve(source: str, name: str | None, progress: Meter) -> LocalModel:
+def resolve(source: str, name: str | None, chunking: Chunking, progress: Meter) -> LocalModel:
     """Check and hash a local GGUF file.
 
     Args:
         source: A path as typed.
         name: The model's name as typed; derived from the file's name where None.
+        chunking: Hashes the file, and keeps its chunk index.
         progress: Told of the bytes hashed.
 
     Raises:
@@ -72,8 +76,9 @@ def resolve(source: str, name: str | None, progress: Meter) -> LocalModel:
         facts = model_facts(read_header(file, size))
         progress.begin(f"hashing {path.name}", size)
         file.seek(0)
-        digest = digest_stream(file, size, progress.advance)
-    return LocalModel(reference or _derived_name(path, facts), path, digest, size, facts)
+        digest, delta = chunking.digest(file, size, progress.advance)
+    given = reference or _derived_name(path, facts)
+    return LocalModel(given, path, digest, size, facts, delta)
 
 
 def _check_file_name(path: Path) -> None:
