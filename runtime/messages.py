@@ -243,7 +243,8 @@ _EVENTS: dict[str, type[Started | Piece | Finished | Failed]] = {
 
 def event_document(event: Event) -> dict[str, Any]:
     """The JSON form of an event, tagged with ``kind``."""
-    return {"kind": event.kind, **asdict(event)}
+    # Not asdict(): it copies deeply, and this runs for every token.
+    return {"kind": event.kind, **{name: getattr(event, name) for name in event.__slots__}}
 
 
 def event_from_document(document: dict[str, Any]) -> Event:

@@ -12,165 +12,18 @@ import asyncio
 import itertools
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from enum import Enum, auto
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from runtime.messages import Event, Job, WorkerReady, WorkerSpec
+from runtime.leases import Bounds, Lease, Loaded, Runner, StartWorker, State, Ticket
+from runtime.messages import WorkerSpec
 from runtime.models import Model
 from schemas import limits
 from schemas.errors import SealiftError, ServerBusy, WorkerFailed
 
 _LOG: Final = logging.getLogger("sealift.scheduler")
-
-
-class RunningWorker(Protocol):
-    """A worker process as the scheduler sees it (:class:`runtime.worker.client.Worker`)."""
-
-    @property
-    def ready(self) -> WorkerReady:
-        """What it reported once its model was loaded."""
-        ...
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can still take a job."""
-        ...
-
-    def generate(self, job: Job) -> AsyncGenerator[Event, None]:
-        """Run a job; closing the iterator cancels it.
-
-        Raises:
-            WorkerFailed: The process died.
-        """
-        ...
-
-    async def probe(self) -> list[dict[str, Any]]:
-        """Every way out, attempted from inside the worker."""
-        ...
-
-    async def stop(self) -> None:
-        """End the process."""
-        ...
-
-
-StartWorker = Callable[[WorkerSpec], Awaitable[RunningWorker]]
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The scheduler's settings.
-
-    Attributes:
-        parallel: Requests running at once, per model.
-        models: Models loaded at once.
-        queue: Requests waiting at once, over all models.
-        keep_alive_ms: How long an idle model stays, where no request says; negative: for ever.
-    """
-
-    parallel: int = 1
-    models: int = 3
-    queue: int = 512
-    keep_alive_ms: int = 300_000
-
-    def __post_init__(self) -> None:
-        if min(self.parallel, self.models, self.queue) < 1:
-            raise ValueError("every bound of the scheduler is at least 1")
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A loaded model, for ``ps``.
-
-    Attributes:
-        model: Under the name that it was loaded by.
-        ready: What its worker reported.
-        expires: When it is unloaded if nobody asks any more, UTC; None: never.
-        running: Requests being answered.
-        waiting: Requests in the queue for it.
-    """
-
-    model: Model
-    ready: WorkerReady
-    expires: datetime | None
-    running: int
-    waiting: int
-
-
-class _State(Enum):
-    LOADING = auto()
-    READY = auto()
-    RETIRING = auto()  # finishes what runs, takes nothing new
-    GONE = auto()  # stopping or dead
-
-
-@dataclass(slots=True, eq=False)
-class _Runner:
-    """One worker, from the moment somebody asked for it."""
-
-    model: Model
-    spec: WorkerSpec
-    keep_alive_ms: int
-    state: _State = _State.LOADING
-    worker: RunningWorker | None = None
-    running: int = 0
-    used: float = 0.0
-    expires: float | None = None  # by the loop's clock
-    timer: asyncio.TimerHandle | None = None
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def key(self) -> str:
-        return str(self.model.digest)
-
-
-@dataclass(slots=True, eq=False)
-class _Ticket:
-    """A request that waits for its turn."""
-
-    model: Model
-    spec: WorkerSpec
-    keep_alive_ms: int | None
-    turn: asyncio.Future[_Runner]
-
-    @property
-    def key(self) -> str:
-        return str(self.model.digest)
-
-
-class Lease:
-    """The right to run one job at a time on a loaded model, until the ``async with`` block ends."""
-
-    def __init__(
-        self, runner: _Runner, bury: Callable[[_Runner, WorkerFailed], SealiftError], job_id: int
-    ) -> None:
-        if runner.worker is None:
-            raise WorkerFailed("the worker is gone")
-        self._runner = runner
-        self._worker = runner.worker
-        self._bury = bury
-        self.job_id = job_id
-
-    @property
-    def ready(self) -> WorkerReady:
-        """What the model's worker reported when it was loaded."""
-        return self._worker.ready
-
-    async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
-        """Run a job and yield its events. Close it (``aclosing``) to cancel the job at once.
-
-        Raises:
-            WorkerFailed: The worker died; the next request starts another one.
-        """
-        try:
-            async with aclosing(self._worker.generate(job)) as events:
-                async for event in events:
-                    yield event
-        except WorkerFailed as error:
-            raise self._bury(self._runner, error) from None
 
 
 class Scheduler:
@@ -184,8 +37,8 @@ class Scheduler:
     def __init__(self, start: StartWorker, bounds: Bounds) -> None:
         self._start = start
         self._bounds = bounds
-        self._runners: dict[str, _Runner] = {}
-        self._queue: list[_Ticket] = []
+        self._runners: dict[str, Runner] = {}
+        self._queue: list[Ticket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._jobs = itertools.count(1)
         self._closing = False
@@ -231,7 +84,7 @@ class Scheduler:
         runner = self._runners.get(str(model.digest))
         if runner is not None:
             runner.keep_alive_ms = 0
-            if runner.state is _State.READY:
+            if runner.state is State.READY:
                 self._retire(runner)
 
     def loaded(self) -> list[Loaded]:
@@ -239,7 +92,7 @@ class Scheduler:
         now, loop_now = datetime.now(UTC), asyncio.get_running_loop().time()
         found = []
         for runner in self._runners.values():
-            if runner.worker is None or runner.state is _State.GONE:
+            if runner.worker is None or runner.state is State.GONE:
                 continue
             expires = self._expiry(runner, loop_now)
             found.append(
@@ -277,7 +130,7 @@ class Scheduler:
                 ticket.turn.set_exception(_stopping())
         self._queue.clear()
         for runner in list(self._runners.values()):
-            if runner.state is not _State.LOADING:
+            if runner.state is not State.LOADING:
                 self._stop(runner)
         for task in list(self._tasks):
             if task.get_name() == "load":
@@ -287,11 +140,11 @@ class Scheduler:
 
     # -- turns ------------------------------------------------------------------------------------
 
-    async def _turn(self, model: Model, spec: WorkerSpec, keep_alive_ms: int | None) -> _Runner:
+    async def _turn(self, model: Model, spec: WorkerSpec, keep_alive_ms: int | None) -> Runner:
         if self._closing:
             raise _stopping()
         loop = asyncio.get_running_loop()
-        ticket = _Ticket(model, spec, keep_alive_ms, loop.create_future())
+        ticket = Ticket(model, spec, keep_alive_ms, loop.create_future())
         if len(self._queue) >= self._bounds.queue and not self._free_for(ticket):
             raise ServerBusy("server busy, please try again.  maximum pending requests exceeded")
         self._queue.append(ticket)
@@ -306,7 +159,7 @@ class Scheduler:
             self._dispatch()
             raise
 
-    def _free_for(self, ticket: _Ticket) -> bool:
+    def _free_for(self, ticket: Ticket) -> bool:
         runner = self._runners.get(ticket.key)
         return (
             runner is not None
@@ -314,9 +167,9 @@ class Scheduler:
             and all(other.key != ticket.key for other in self._queue)
         )
 
-    def _can_run(self, runner: _Runner, ticket: _Ticket) -> bool:
+    def _can_run(self, runner: Runner, ticket: Ticket) -> bool:
         return (
-            runner.state is _State.READY
+            runner.state is State.READY
             and runner.spec == ticket.spec
             and runner.running < self._bounds.parallel
         )
@@ -327,7 +180,7 @@ class Scheduler:
             return
         self._drop_dead()
         ahead: set[str] = set()  # models with a request further ahead that still waits
-        leaving = sum(r.state in (_State.RETIRING, _State.GONE) for r in self._runners.values())
+        leaving = sum(r.state in (State.RETIRING, State.GONE) for r in self._runners.values())
         for ticket in list(self._queue):
             if ticket.key in ahead:
                 continue
@@ -337,7 +190,7 @@ class Scheduler:
                 self._grant(runner, ticket)
                 continue
             if runner is not None:
-                if runner.state is _State.READY and runner.spec != ticket.spec:
+                if runner.state is State.READY and runner.spec != ticket.spec:
                     self._retire(runner)
             elif len(self._runners) < self._bounds.models:
                 self._load(ticket)
@@ -347,7 +200,7 @@ class Scheduler:
                 self._retire(victim)
             ahead.add(ticket.key)
 
-    def _grant(self, runner: _Runner, ticket: _Ticket) -> None:
+    def _grant(self, runner: Runner, ticket: Ticket) -> None:
         if ticket.turn.done():
             return  # its request was cancelled just now
         runner.running += 1
@@ -357,21 +210,21 @@ class Scheduler:
             runner.keep_alive_ms = ticket.keep_alive_ms
         ticket.turn.set_result(runner)
 
-    def _release(self, runner: _Runner) -> None:
+    def _release(self, runner: Runner) -> None:
         runner.running -= 1
         self._settle(runner)
         self._dispatch()
 
-    def _victim(self, ahead: set[str]) -> _Runner | None:
+    def _victim(self, ahead: set[str]) -> Runner | None:
         """Whom to unload for somebody else; never one that an earlier request waits for.
 
         Idle before busy, then the shortest keep-alive, then the one unused for longest.
         """
         candidates = [
-            r for r in self._runners.values() if r.state is _State.READY and r.key not in ahead
+            r for r in self._runners.values() if r.state is State.READY and r.key not in ahead
         ]
 
-        def order(runner: _Runner) -> tuple[bool, float, float]:
+        def order(runner: Runner) -> tuple[bool, float, float]:
             stay = math.inf if runner.keep_alive_ms < 0 else runner.keep_alive_ms
             return (runner.running > 0, stay, runner.used)
 
@@ -379,9 +232,9 @@ class Scheduler:
 
     # -- loading and unloading --------------------------------------------------------------------
 
-    def _load(self, ticket: _Ticket) -> None:
+    def _load(self, ticket: Ticket) -> None:
         keep = ticket.keep_alive_ms
-        runner = _Runner(
+        runner = Runner(
             model=ticket.model,
             spec=ticket.spec,
             keep_alive_ms=self._bounds.keep_alive_ms if keep is None else keep,
@@ -389,7 +242,7 @@ class Scheduler:
         self._runners[runner.key] = runner
         self._spawn(self._bring_up(runner), "load")
 
-    async def _bring_up(self, runner: _Runner) -> None:
+    async def _bring_up(self, runner: Runner) -> None:
         error = SealiftError("the model could not be loaded", why="internal error")
         try:
             runner.worker = await self._start(runner.spec)
@@ -399,25 +252,25 @@ class Scheduler:
             if runner.worker is None:
                 self._load_failed(runner, error)
             else:
-                runner.state = _State.READY
+                runner.state = State.READY
                 runner.used = asyncio.get_running_loop().time()
                 if self._closing:
                     self._stop(runner)
             self._dispatch()
             self._settle(runner)
 
-    def _load_failed(self, runner: _Runner, error: SealiftError) -> None:
+    def _load_failed(self, runner: Runner, error: SealiftError) -> None:
         self._forget(runner)
         for ticket in [t for t in self._queue if t.key == runner.key and t.spec == runner.spec]:
             self._queue.remove(ticket)
             if not ticket.turn.done():
                 ticket.turn.set_exception(error)
 
-    def _settle(self, runner: _Runner) -> None:
+    def _settle(self, runner: Runner) -> None:
         """Decide what becomes of a runner that may be idle now."""
-        if runner.running > 0 or runner.state in (_State.LOADING, _State.GONE):
+        if runner.running > 0 or runner.state in (State.LOADING, State.GONE):
             return
-        if runner.state is _State.RETIRING or runner.keep_alive_ms == 0:
+        if runner.state is State.RETIRING or runner.keep_alive_ms == 0:
             self._stop(runner)
         elif runner.keep_alive_ms > 0 and runner.timer is None:
             delay = runner.keep_alive_ms / 1000
@@ -425,25 +278,25 @@ class Scheduler:
             runner.expires = loop.time() + delay
             runner.timer = loop.call_later(delay, self._expired, runner)
 
-    def _expired(self, runner: _Runner) -> None:
+    def _expired(self, runner: Runner) -> None:
         runner.timer = None
-        if runner.state is _State.READY:
+        if runner.state is State.READY:
             self._retire(runner)
 
-    def _retire(self, runner: _Runner) -> None:
+    def _retire(self, runner: Runner) -> None:
         """No new requests; gone once it is idle."""
-        runner.state = _State.RETIRING
+        runner.state = State.RETIRING
         self._disarm(runner)
         self._settle(runner)
 
-    def _stop(self, runner: _Runner) -> None:
-        if runner.state is _State.GONE:
+    def _stop(self, runner: Runner) -> None:
+        if runner.state is State.GONE:
             return
-        runner.state = _State.GONE
+        runner.state = State.GONE
         self._disarm(runner)
         self._spawn(self._end(runner), "stop")
 
-    async def _end(self, runner: _Runner) -> None:
+    async def _end(self, runner: Runner) -> None:
         try:
             if runner.worker is not None:
                 async with asyncio.timeout(limits.SHUTDOWN_SECONDS):
@@ -456,11 +309,11 @@ class Scheduler:
             self._forget(runner)
             self._dispatch()
 
-    def _bury(self, runner: _Runner, error: WorkerFailed) -> SealiftError:
+    def _bury(self, runner: Runner, error: WorkerFailed) -> SealiftError:
         """A worker died: whoever comes next gets another one. Returns what to tell its requests."""
         if self._closing:
             return _stopping()
-        if self._runners.get(runner.key) is runner and runner.state is not _State.GONE:
+        if self._runners.get(runner.key) is runner and runner.state is not State.GONE:
             _LOG.error("the worker of %s died: %s", runner.model.name, error)
             self._stop(runner)
             self._forget(runner)
@@ -471,25 +324,25 @@ class Scheduler:
         """Workers that died while nobody used them."""
         for runner in list(self._runners.values()):
             dead = runner.worker is not None and not runner.worker.alive
-            if dead and runner.state in (_State.READY, _State.RETIRING) and runner.running == 0:
+            if dead and runner.state in (State.READY, State.RETIRING) and runner.running == 0:
                 _LOG.error("the worker of %s died while idle", runner.model.name)
                 self._stop(runner)
                 self._forget(runner)
 
-    def _forget(self, runner: _Runner) -> None:
-        runner.state = _State.GONE
+    def _forget(self, runner: Runner) -> None:
+        runner.state = State.GONE
         if self._runners.get(runner.key) is runner:
             del self._runners[runner.key]
         runner.gone.set()
 
-    def _disarm(self, runner: _Runner) -> None:
+    def _disarm(self, runner: Runner) -> None:
         if runner.timer is not None:
             runner.timer.cancel()
             runner.timer = None
         runner.expires = None
 
     @staticmethod
-    def _expiry(runner: _Runner, now: float) -> float | None:
+    def _expiry(runner: Runner, now: float) -> float | None:
         """Seconds until it is unloaded; a busy one counts from now."""
         if runner.expires is not None:
             return max(runner.expires - now, 0.0)

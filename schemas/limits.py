@@ -72,6 +72,7 @@ GGUF_CHAT_TEMPLATE_BYTES: Final = 256 * KIB  # the longest seen are about 30 KiB
 GGUF_SHOWN_ITEMS: Final = 1024  # longer arrays are shown as null, as Ollama's /api/show does
 
 # -- HTTP requests --------------------------------------------------------------------------------
+HTTP_BODIES_BYTES: Final = 8 * HTTP_BODY_BYTES  # in memory at once, of all requests together
 HTTP_BODY_DEPTH: Final = 64  # a JSON Schema in a tool nests some ten levels
 CONTEXT_TOKENS: Final = 2**24  # longest context any model was trained for, and then some
 LEAST_CONTEXT_TOKENS: Final = 4  # as in Ollama
@@ -133,3 +134,18 @@ SAFETENSORS_HEADER_BYTES: Final = 16 * MIB  # 60,000 tensors take 8; upstream al
 SAFETENSORS_TENSORS: Final = 65_536  # as GGUF_TENSORS
 SAFETENSORS_COMMAS: Final = 1_048_576  # of the whole header: bounds what its JSON can make
 SAFETENSORS_DIMENSIONS: Final = 16  # frameworks stop at 8
+
+# -- parity over volumes (bundler.parity) -----------------------------------------------------------
+PARITY_FILES: Final = 256  # volumes and parity volumes together: elements of GF(2^8)
+PARITY_LEAST_BLOCK: Final = 512  # a sector of any medium
+PARITY_USUAL_BLOCK: Final = 1 * MIB
+PARITY_LARGEST_BLOCK: Final = 16 * MIB
+PARITY_TABLE_BYTES: Final = 64 * MIB  # 32 bytes per block: 32 TiB in the largest blocks
+
+# -- reports that leave a site (bundler.inventory) --------------------------------------------------
+REPORT_BYTES: Final = 16 * MIB  # some 200,000 blobs at 60 to 70 bytes
+REPORT_BLOBS: Final = 200_000
+REPORT_MODELS: Final = 10_000
+SITE_KEY_BYTES: Final = 16 * KIB
+QR_FRAMES: Final = 9_999  # four digits; nobody scans more
+QR_FRAME_CHARS: Final = 4_296  # version 40 at level L, alphanumeric (ISO/IEC 18004, table 7)

@@ -156,10 +156,16 @@ class _Batch:
         self.wanted = np.zeros(rows, dtype=np.int8)
         self._counts = np.ones(rows, dtype=np.int32)
         self._pointers = self.sequence.ctypes.data + 4 * np.arange(rows, dtype=np.uintp)
+        self._whole = self._view(0, rows)
 
     def view(self, start: int, end: int) -> Any:
-        """Rows ``start`` to ``end`` as llama.cpp takes them."""
+        """Rows ``start`` to ``end`` as llama.cpp takes them; good until the next call."""
+        if start:
+            return self._view(start, end)
+        self._whole.n_tokens = end
+        return self._whole
 
+    def _view(self, start: int, end: int) -> Any:
         def at(array: npt.NDArray[Any], kind: Any) -> Any:
             return ctypes.cast(array.ctypes.data + start * array.itemsize, ctypes.POINTER(kind))
 

@@ -19,6 +19,7 @@ from schemas.errors import Cancelled, PromptTooLong, SealiftError, WorkerFailed
 
 # Ollama's words, which its clients look for.
 _TOO_LONG: Final = "the prompt is longer than the context length currently available to the model"
+_SMALL_BYTES: Final = 16 * 1024  # below the mark at which asyncio holds writers up (64 KiB)
 _HEADERS: Final = {"Cache-Control": "no-cache"}
 
 
@@ -122,12 +123,20 @@ async def write(http: web.Request, response: web.StreamResponse, data: bytes) ->
     Raises:
         ConnectionError: The client is gone, or was dropped.
     """
+    transport = http.transport
+    if (
+        len(data) < _SMALL_BYTES
+        and transport is not None
+        and transport.get_write_buffer_size() == 0
+    ):
+        await response.write(data)  # cannot block, so it needs no timer: this runs once per token
+        return
     try:
         async with asyncio.timeout(limits.HTTP_WRITE_SECONDS):
             await response.write(data)
     except TimeoutError:
-        if http.transport is not None:
-            http.transport.abort()
+        if transport is not None:
+            transport.abort()
         raise ConnectionAbortedError("the client reads nothing") from None
 
 

@@ -8,7 +8,9 @@ import logging
 import secrets
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -21,7 +23,7 @@ from runtime.server.body import Fields, parse_body
 from runtime.server.ollama import JSON
 from runtime.server.requests import Generation, parse_model
 from schemas import limits
-from schemas.errors import NotFound, SealiftError, UsageError
+from schemas.errors import NotFound, SealiftError, ServerBusy, UsageError
 from schemas.version import VERSION
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -29,6 +31,37 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _LOG: Final = logging.getLogger("sealift.server")
 _ACCESS: Final = logging.getLogger("sealift.access")
 BACKEND: Final = web.AppKey("backend", Backend)
+
+
+@dataclass(slots=True)
+class Bodies:
+    """Bytes of all request bodies in memory, from their first byte to the end of their answer."""
+
+    bytes: int = 0
+
+    @contextmanager
+    def held(self, request: web.Request) -> Iterator[None]:
+        """Count one request's body.
+
+        Raises:
+            HTTPRequestEntityTooLarge: It announces more than one body may have.
+            ServerBusy: All together would be more than ``HTTP_BODIES_BYTES``.
+        """
+        size = request.content_length or 0
+        if request.content_length is None and request.can_read_body:
+            size = limits.HTTP_BODY_BYTES  # sent in chunks: it may become as long as that
+        if size > limits.HTTP_BODY_BYTES:
+            raise web.HTTPRequestEntityTooLarge(limits.HTTP_BODY_BYTES)
+        if self.bytes + size > limits.HTTP_BODIES_BYTES:
+            raise ServerBusy("server busy, please try again", why="many large requests are waiting")
+        self.bytes += size
+        try:
+            yield
+        finally:
+            self.bytes -= size
+
+
+BODIES: Final = web.AppKey("bodies", Bodies)
 _BUSY: Final = 503
 
 
@@ -36,6 +69,7 @@ def make_app(backend: Backend) -> web.Application:
     """The application, ready to be run by an ``AppRunner``."""
     app = web.Application(middlewares=[_guarded], client_max_size=limits.HTTP_BODY_BYTES)
     app[BACKEND] = backend
+    app[BODIES] = Bodies()
     app.on_response_prepare.append(_common_headers)
     router = app.router
     router.add_get("/", _root)  # and HEAD, as of the next two
@@ -87,7 +121,8 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
     """Check who asks, then answer; whatever goes wrong becomes an answer of the right dialect."""
     arrived = time.monotonic()
     try:
-        response = _refused(request) or await handler(request)
+        with request.app[BODIES].held(request):
+            response = _refused(request) or await handler(request)
     except SealiftError as error:
         response = await _failed(request, error)
     except web.HTTPNotFound:
@@ -191,8 +226,6 @@ async def _body(request: web.Request) -> dict[str, Any]:
         UsageError: None came, too slowly, or in an encoding.
         MalformedDocument: It is not JSON.
     """
-    if (request.content_length or 0) > limits.HTTP_BODY_BYTES:
-        raise web.HTTPRequestEntityTooLarge(limits.HTTP_BODY_BYTES)
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
         raise UsageError("the request body must not be compressed")
     try:

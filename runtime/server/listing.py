@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from registry.gguf import GGUFHeader, model_info
+from runtime.leases import Loaded
 from runtime.models import Model
 from runtime.options import Options
-from runtime.scheduler import Loaded
 from runtime.server.body import Fields
 from runtime.server.ollama import timestamp
 from runtime.server.requests import parse_model

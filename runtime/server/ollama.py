@@ -228,7 +228,9 @@ def _tool_call(fields: Fields) -> dict[str, Any]:
 
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC, to the microsecond."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def utc_now() -> datetime:

@@ -163,11 +163,8 @@ def make_job(request: Generation, model: Model, job_id: int) -> Job:
     if prompt is None:
         raise UsageError("there is no prompt")
     if isinstance(prompt, Chat):
-        prompt = replace(
-            prompt,
-            messages=_with_model_messages(prompt, model),
-            template=prompt.template or model.template,
-        )
+        # The model's own template is the worker's already.
+        prompt = replace(prompt, messages=_with_model_messages(prompt, model))
     return Job(
         id=job_id,
         prompt=prompt,

@@ -18,9 +18,10 @@ from aiohttp import web
 
 from registry.store import Store
 from runtime.launcher import Launcher
+from runtime.leases import Bounds, RunningWorker
 from runtime.messages import WorkerSpec
 from runtime.sandbox import SandboxReport, confine_front_end
-from runtime.scheduler import Bounds, RunningWorker, Scheduler
+from runtime.scheduler import Scheduler
 from runtime.server.app import make_runner
 from runtime.server.backend import Backend
 from runtime.server.logs import logging_to_stderr

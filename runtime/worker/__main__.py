@@ -7,6 +7,7 @@ model file is read before the sandbox is closed.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -129,6 +130,8 @@ def main() -> None:
         except MemoryError:
             channel.send({"failed": LoadFailed("the model does not fit in memory").document()})
             return
+        gc.collect()
+        gc.freeze()  # what is loaded stays; later collections need not look through it
         channel.send({"ready": asdict(ready)})
         serve(channel, engine)
     except EOFError:

@@ -91,6 +91,21 @@ async def test_a_body_too_large_is_refused_unread(site: Site) -> None:
     assert b"the request body is too large" in answer
 
 
+async def test_bodies_in_memory_are_bounded_together(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "HTTP_BODIES_BYTES", 2000)
+    site.machine.pace.clear()
+    first = asyncio.create_task(site.chat("x" * 1000))
+    await until(lambda: running(site) == 1)
+    response = await site.chat("x" * 1000)
+    assert response.status_code == 503
+    assert response.headers["retry-after"]
+    site.machine.pace.set()
+    assert (await first).status_code == 200
+    assert (await site.chat("x" * 1000)).status_code == 200
+
+
 async def test_a_compressed_body_is_refused(site: Site) -> None:
     response = await site.client.post(
         "/api/chat", content=b"x", headers={"Content-Encoding": "gzip"}
@@ -376,6 +391,22 @@ async def test_a_client_that_goes_away_stops_the_work(site: Site) -> None:
         writer.close()
         await until(lambda: running(site) == 0)
         assert len(site.machine.workers[0].cancelled) == jobs + 1
+
+
+async def test_a_client_that_reads_nothing_is_dropped(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "HTTP_WRITE_SECONDS", 0.2)
+    text = " ".join("x" * 8000 for _ in range(2500))  # more than sockets buffer
+    body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": text}]}).encode()
+    head = f"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port, limit=1024)
+    writer.write(head.encode() + body)
+    await until(lambda: running(site) == 1)
+    await until(lambda: running(site) == 0)
+    assert site.machine.workers[0].cancelled == [1]
+    assert not (await reader.read()).endswith(b"0\r\n\r\n"), "it cannot be taken for complete"
+    writer.close()
 
 
 async def test_an_error_before_the_first_piece_has_a_real_status(site: Site) -> None:

@@ -16,7 +16,8 @@ import httpx
 from aiohttp import web
 
 from registry.store import Store
-from runtime.scheduler import Bounds, Scheduler
+from runtime.leases import Bounds
+from runtime.scheduler import Scheduler
 from runtime.server.app import make_runner
 from runtime.server.backend import Backend
 from schemas.settings import Serve

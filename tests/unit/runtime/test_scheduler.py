@@ -10,9 +10,10 @@ from typing import NoReturn
 
 import pytest
 
+from runtime.leases import Bounds, Lease
 from runtime.messages import Chat, Finished, Job, Message, Piece, WorkerSpec
 from runtime.models import Model
-from runtime.scheduler import Bounds, Lease, Scheduler
+from runtime.scheduler import Scheduler
 from schemas.errors import LoadFailed, SealiftError, ServerBusy, WorkerFailed
 from tests.support.models import model
 from tests.support.simulated_worker import SimulatedMachine
