@@ -174,11 +174,11 @@ class StagingArea:
         """
         if digest in self._waiting:
             raise AlreadyExists(f"blob {digest.short} comes twice")
-        path = self.path(digest)
+        path = self.part(digest)
         with storage_errors(f"cannot store blob {digest.short}"):
+            path.unlink(missing_ok=True)
             fd = os.open(path, _CREATE, 0o444)
             try:
-                os.fchmod(fd, 0o444)  # whatever the umask
                 copy_verified(source, fd, digest, size, progress=progress, at_end=at_end)
                 os.fsync(fd)
             except BaseException:
@@ -186,9 +186,8 @@ class StagingArea:
                 raise
             finally:
                 os.close(fd)
-        self._waiting.add(digest)
-        self._bytes_added += size
-        return path
+        self.accept(digest, size)
+        return self.path(digest)
 
     def discard(self) -> None:
         """Let the area go when the context ends, kept or not."""

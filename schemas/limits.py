@@ -40,7 +40,6 @@ BLOB_BYTES: Final = 4 * 1024 * GIB  # one blob; the largest open weights are wel
 BUNDLE_BLOBS: Final = 1_000_000
 SEGMENT_BYTES: Final = 64 * MIB  # what an interruption costs at most
 VOLUMES: Final = 10_000
-PARITY_TABLE_BYTES: Final = 64 * MIB  # 32 bytes per block of every volume: 2 TiB in 1 MiB blocks
 VOLUME_BYTES_MIN: Final = 1 * MIB
 
 # -- the store ----------------------------------------------------------------------------------

@@ -20,9 +20,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bundler.create import create_bundle
-from bundler.importer import verify_bundle
-from bundler.isolated import import_file
+from bundler.chunking import Chunking
+from bundler.chunks.shelf import IndexShelf
+from bundler.create import Form, create_bundle
+from bundler.importer import Wishes
+from bundler.isolated import import_paths
+from bundler.verifying import verify_bundle
 from bundler.sources import resolve
 from bundler.trust.publisher import Publisher
 from registry.store import Store
@@ -52,7 +55,7 @@ def kill_imports(pristine: Path, bundle: Path, model: str, kills: int, seed: int
 
     def once() -> None:
         with Output(quiet=True).progress() as meter:
-            import_file(home, bundle, None, meter)
+            import_paths(home, [bundle], Wishes(), meter)
 
     longest = _duration(once, renew)
     moments = random.Random(seed)
@@ -103,15 +106,17 @@ def kill_creates(folder: Path, source: Path, kills: int, seed: int) -> Counter[s
     root.write_bytes(publisher.root_bytes)
     Site(home).bundle("trust", "init", "--root", root, "--fingerprint", publisher.fingerprint)
 
+    chunking = Chunking(IndexShelf(folder / "chunks"), {})
+
     def once() -> None:
         with Output(quiet=True).progress() as meter:
             create_bundle(
                 Publisher.open(folder / "publisher"),
-                [resolve(str(source), "library/tiny:1", meter)],
+                [resolve(str(source), "library/tiny:1", chunking, meter)],
                 output,
                 passphrase=PASSPHRASE,
                 now=datetime.now(UTC),
-                overwrite=True,
+                form=Form(overwrite=True),
                 progress=meter,
             )
 
@@ -124,8 +129,9 @@ def kill_creates(folder: Path, source: Path, kills: int, seed: int) -> Counter[s
         left = sorted(path.name for path in output.parent.iterdir() if path != output)
         counts["left-partial"] += bool(left)
         for name in left:
-            assert re.fullmatch(rf"\.{output.name}\.[0-9a-f]+\.partial", name)
-            (output.parent / name).unlink()
+            assert re.fullmatch(rf"\.{output.name}\.([0-9a-f]+\.partial|[0-9a-z_]+)", name)
+            path = output.parent / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         assert died or output.exists()
         if output.exists():
             _check_whole(home, output)
@@ -142,7 +148,7 @@ def _check_whole(home: Path, output: Path) -> None:
         output.open("rb", buffering=0) as source,
         Output(quiet=True).progress() as meter,
     ):
-        verify_bundle(store, source, anchor=None, now=datetime.now(UTC), progress=meter)
+        verify_bundle(store, source, {}, wishes=Wishes(), now=datetime.now(UTC), progress=meter)
 
 
 def _duration(work: Callable[[], None], prepare: Callable[[], None]) -> float:

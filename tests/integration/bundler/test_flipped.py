@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bundler.importer import import_bundle, verify_bundle
+from bundler.importer import Wishes, import_bundle
+from bundler.verifying import verify_bundle
 from registry.store import Store
 from schemas.errors import ContentError, TrustError
 from schemas.render import Output
@@ -37,7 +38,7 @@ def check_verify_refuses(store: Store, bundle: bytes, offset: int, mask: int) ->
     with Output(quiet=True).progress() as meter:
         try:
             source = flipped(bundle, offset, mask)
-            verify_bundle(store, source, anchor=None, now=NOW, progress=meter)
+            verify_bundle(store, source, {}, wishes=Wishes(), now=NOW, progress=meter)
         except (ContentError, TrustError) as error:
             check_line(error.document())
             return
@@ -54,7 +55,7 @@ def test_anywhere_in_an_import(
     before = site.snapshot()
     source = flipped(good, int(place * len(good)), mask)
     with Output(quiet=True).progress() as meter, pytest.raises((ContentError, TrustError)):
-        import_bundle(store, source, anchor=None, now=NOW, progress=meter)
+        import_bundle(store, source, {}, wishes=Wishes(), now=NOW, progress=meter)
     assert site.snapshot() == before
 
 

@@ -190,7 +190,7 @@ def test_size_too_small_or_too_large(step: int, site: Site, good: bytes, stick: 
     for index, old in enumerate(members(good)):
         size = len(old.data) + step
         changed = old.with_header(size=size)
-        kinds = (*ARCHIVE, TruncatedBundle, MalformedDocument, ContentMismatch)
+        kinds = (*ARCHIVE, TruncatedBundle, MalformedDocument, ContentMismatch, OutsideClosure)
         check_refused(site, stick(instead(good, index, changed)), *kinds)
 
 

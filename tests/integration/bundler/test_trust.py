@@ -207,7 +207,7 @@ def test_clock_that_was_set_back_does_not_revive_what_expired(
     """The floor of the first import judges the second."""
     from datetime import UTC, datetime
 
-    from bundler.importer import import_bundle
+    from bundler.importer import Wishes, import_bundle
     from registry.store import Store
     from schemas.render import Output
 
@@ -222,7 +222,7 @@ def test_clock_that_was_set_back_does_not_revive_what_expired(
         path.open("rb", buffering=0) as source,
     ):
         now = soon + timedelta(days=1)
-        import_bundle(store, source, anchor=None, now=now, progress=meter)
+        import_bundle(store, source, {}, wishes=Wishes(), now=now, progress=meter)
     brief.bump("timestamp")
     check_exit(updated, stick(forge(brief, sequence=2)), ExpiredMetadata)
 
