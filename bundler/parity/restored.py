@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import Any
 
 from bundler.parity.repair import Repairer
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 
 class RestoredFile(io.RawIOBase):
@@ -54,7 +51,7 @@ class RestoredFile(io.RawIOBase):
         self._position = base + offset
         return self._position
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         """Read up to the next block's end.
 
         Raises:
