@@ -347,11 +347,17 @@ def _read_small(reader: ArchiveReader, member: Member, max_bytes: int) -> bytes:
     return data
 
 
-def _refuse_race(store: Store, trusted_before: TrustState) -> None:
-    """Another import under the same anchor may have finished while this one verified."""
-    if store.catalogue.trust(trusted_before.anchor) != trusted_before:
+def _refuse_race(store: Store, verified: Verified) -> None:
+    """Another import under the same anchor may have finished while this one verified.
+
+    Where it was of the same bundle, it left what this one would leave.
+    """
+    state = store.catalogue.trust(verified.trusted_before.anchor)
+    if state not in (verified.trusted_before, verified.trust.new_state):
         raise StoreBusy(
-            "another import changed what this site trusts meanwhile", hint="Run it again"
+            "another import was faster",
+            why="it changed what this site trusts while this bundle was verified",
+            hint="Run it again",
         )
 
 
@@ -359,7 +365,7 @@ def _install(
     store: Store, area: StagingArea, sink: Staging, verified: Verified, now: datetime
 ) -> Imported:
     """Blobs first, then everything else in one transaction."""
-    _refuse_race(store, verified.trusted_before)
+    _refuse_race(store, verified)
     record = receipt(verified, sink, area.bytes_added, now)
     fresh = [digest for digest in area.digests if not store.blobs.has(digest)]
     try:
