@@ -12,7 +12,8 @@ def now() -> datetime:
 
 def rfc3339(moment: datetime) -> str:
     """``2026-11-23T15:33:00Z``."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not strftime: glibc's %Y does not fill up the years before 1000.
+    return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def parse_rfc3339(text: str) -> datetime:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -178,7 +178,7 @@ def import_bundle(
     """
     trusted = open_head(store.catalogue, source, anchor=wishes.anchor, now=now)
     wanted = wishes.wanted(trusted.descriptor)
-    with store.blobs.stage(trusted.descriptor.id, kept=True) as area:
+    with _area(store, trusted.descriptor) as area:
         with _drop_on_refusal(area, keep=bool(trusted.descriptor.volumes)):
             head = trusted.read_rest(lambda data: _take_small(area, data))
             check_requirements(store, trusted.descriptor)
@@ -201,6 +201,19 @@ def staged_head(store: Store, bundle: str) -> Path | None:
     """The head of a bundle of which volumes came earlier."""
     path = store.blobs.kept_area(bundle) / _HEAD
     return path if path.is_file() else None
+
+
+@contextmanager
+def _area(store: Store, descriptor: BundleDescriptor) -> Iterator[StagingArea]:
+    """The bundle's own area; while another process imports the same bundle, one to throw away."""
+    with ExitStack() as stack:
+        try:
+            area = stack.enter_context(store.blobs.stage(descriptor.id, kept=True))
+        except StoreBusy:
+            if descriptor.volumes:
+                raise
+            area = stack.enter_context(store.blobs.stage("import"))
+        yield area
 
 
 @contextmanager
@@ -358,17 +371,23 @@ def _verified(store: Store, area: StagingArea, head: Head, model: BundledModel) 
     return VerifiedModel(model, head.manifest_of(model), head.signers[model.reference], facts)
 
 
-def _refuse_race(store: Store, trusted_before: TrustState) -> None:
-    """Another import under the same anchor may have finished while this one verified."""
-    if store.catalogue.trust(trusted_before.anchor) != trusted_before:
+def _refuse_race(store: Store, verified: Verified) -> None:
+    """Another import under the same anchor may have finished while this one verified.
+
+    Where it was of the same bundle, it left what this one would leave.
+    """
+    state = store.catalogue.trust(verified.trusted_before.anchor)
+    if state not in (verified.trusted_before, verified.trust.new_state):
         raise StoreBusy(
-            "another import changed what this site trusts meanwhile", hint="Run it again"
+            "another import was faster",
+            why="it changed what this site trusts while this bundle was verified",
+            hint="Run it again",
         )
 
 
 def _install(store: Store, area: StagingArea, verified: Verified, now: datetime) -> dict[str, Any]:
     """Blobs first, then everything else in one transaction."""
-    _refuse_race(store, verified.trusted_before)
+    _refuse_race(store, verified)
     wanted = {
         blob.digest: blob.size
         for model in verified.models

@@ -74,7 +74,8 @@ def database_errors(what: str) -> Iterator[None]:
             raise StorageFull(what, why=why, hint="Free some space and run it again") from error
         if code in _DAMAGED:
             raise StoreDamaged(what, why=why, hint="Run sealift doctor") from error
-        raise StorageFailure(what, why=why) from error
+        hint = "Check the disk, its free space and the permissions of the store"
+        raise StorageFailure(what, why=why, hint=hint) from error
 
 
 def connect(path: Path, *, create: bool = True) -> sqlite3.Connection:

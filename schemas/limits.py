@@ -88,10 +88,8 @@ GOODBYE_SECONDS: Final = 1  # for clients to take the last bytes once the server
 STORE_THREADS: Final = 4  # that read the catalogue and model headers for the server
 LOG_LINES: Final = 10_000  # waiting for a slow standard error; more are dropped
 
-# -- the commands -----------------------------------------------------------------------------------
-ANSWER_LINE_BYTES: Final = (
-    16 * MIB
-)  # one NDJSON line of a server; `context` of long chats is largest
+# -- the commands ----------------------------------------------------------------------------------
+ANSWER_LINE_BYTES: Final = 16 * MIB  # one NDJSON line of a server; `context` of long chats is most
 ANSWER_BYTES: Final = 64 * MIB  # one whole document of a server
 CONNECT_SECONDS: Final = 10  # loopback answers at once or not at all
 SILENCE_SECONDS: Final = 3600  # queue, load and prompt of a large model before the first token
@@ -134,14 +132,14 @@ SAFETENSORS_TENSORS: Final = 65_536  # as GGUF_TENSORS
 SAFETENSORS_COMMAS: Final = 1_048_576  # of the whole header: bounds what its JSON can make
 SAFETENSORS_DIMENSIONS: Final = 16  # frameworks stop at 8
 
-# -- parity over volumes (bundler.parity) -----------------------------------------------------------
+# -- parity over volumes (bundler.parity) ----------------------------------------------------------
 PARITY_FILES: Final = 256  # volumes and parity volumes together: elements of GF(2^8)
 PARITY_LEAST_BLOCK: Final = 512  # a sector of any medium
 PARITY_USUAL_BLOCK: Final = 1 * MIB
 PARITY_LARGEST_BLOCK: Final = 16 * MIB
 PARITY_TABLE_BYTES: Final = 64 * MIB  # 32 bytes per block: 32 TiB in the largest blocks
 
-# -- reports that leave a site (bundler.inventory) --------------------------------------------------
+# -- reports that leave a site (bundler.inventory) -------------------------------------------------
 REPORT_BYTES: Final = 16 * MIB  # some 200,000 blobs at 60 to 70 bytes
 REPORT_BLOBS: Final = 200_000
 REPORT_MODELS: Final = 10_000

@@ -65,7 +65,7 @@ class Server:
 
     Attributes:
         process: The front-end.
-        host: Address.
+        host: Address, an IPv6 one in brackets.
         port: As it announced it.
         lines: Standard error so far.
     """
@@ -115,7 +115,7 @@ class Server:
 
     def connect(self) -> socket.socket:
         """A bare connection."""
-        return socket.create_connection((self.host, self.port), timeout=60)
+        return socket.create_connection((self.host.strip("[]"), self.port), timeout=60)
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = 20) -> int:
         """End it; returns the exit code."""
@@ -158,7 +158,7 @@ def serving(home: Path, **settings: str) -> Iterator[Server]:
         assert line, f"the server ended with {process.wait()}: {''.join(lines)}"
         lines.append(line)
         match = _READY.search(line)
-    server = Server(process, match[1].strip("[]"), int(match[2]), lines)
+    server = Server(process, match[1], int(match[2]), lines)
     reader = threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
     reader.start()
     try:

@@ -3,8 +3,9 @@
 Usage::
 
     python tools/bench.py                  # everything, about 10 minutes
-    python tools/bench.py import rss       # some sections: import create rss startup tokens
+    python tools/bench.py import rss       # some sections; --help lists them
     python tools/bench.py --pairs 9 import # more repeats
+    python tools/bench.py --patience 600   # wait for a quiet machine, repeat what others disturb
 
 Needs up to 9 GiB in its folder (build/bench, or --folder) and removes what it wrote. Figures are
 ratios of medians from interleaved runs. A missed aim is shown, not an error: the exit code tells
@@ -18,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -28,29 +30,26 @@ _PAIRS: Final = 5
 def main() -> int:
     """Measure what was asked for; 1 if something could not be measured."""
     sys.path.insert(0, str(_ROOT))  # a script finds its neighbours only, this needs `tools`
-    from tools.benchmarks import creating, document, importing, memory, startup, tokens
+    from tools.benchmarks import FIGURES, document
     from tools.benchmarks.machine import line
+    from tools.benchmarks.neighbours import Patience
     from tools.benchmarks.process import BenchError
-    from tools.benchmarks.results import Figure, summary
+    from tools.benchmarks.results import Figure, Section, summary
     from tools.benchmarks.site import Bench
 
-    measures = {
-        "import": importing.measure,
-        "create": creating.measure,
-        "rss": memory.measure,
-        "startup": startup.measure,
-        "tokens": tokens.measure,
-    }
-    arguments = _arguments(tuple(measures))
+    arguments = _arguments(tuple(FIGURES))
     arguments.folder.mkdir(parents=True, exist_ok=True)
     figures: list[Figure] = []
     failed = False
-    for key in arguments.figures or measures:
+    for key in arguments.figures or FIGURES:
         print(f"{key}: measuring", flush=True)
-        bench = Bench(arguments.folder, arguments.pairs, _progress(key))
+        bench = Bench(
+            arguments.folder, arguments.pairs, Patience(arguments.patience), _progress(key)
+        )
         load = os.getloadavg()[0]
         try:
-            section = measures[key](bench)
+            module = import_module(f"tools.benchmarks.{FIGURES[key]}")
+            section: Section = module.measure(bench)
         except BenchError as error:
             print(f"{key}: error: {error}", file=sys.stderr)
             failed = True
@@ -70,6 +69,9 @@ def _arguments(keys: tuple[str, ...]) -> argparse.Namespace:
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"one of {', '.join(keys)}")
     parser.add_argument("--pairs", type=int, default=_PAIRS, help="interleaved repeats (5)")
     parser.add_argument("--folder", type=Path, default=_ROOT / "build" / "bench")
+    parser.add_argument(
+        "--patience", type=float, default=0, help="seconds per figure to wait for a quiet machine"
+    )
     parser.add_argument("--no-write", dest="write", action="store_false")
     arguments = parser.parse_args()
     if unknown := set(arguments.figures) - set(keys):

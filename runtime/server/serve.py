@@ -14,7 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import Final
 
-from aiohttp import web
+from schemas.errors import DependencyMissing, EnvironmentFault, UsageError
+
+try:
+    from aiohttp import web
+except ImportError as missing:
+    raise DependencyMissing(
+        "cannot serve models", why=str(missing), hint='Install "sealift[serve]"'
+    ) from missing
 
 from registry.store import Store
 from runtime.launcher import Launcher
@@ -27,7 +34,6 @@ from runtime.server.backend import Backend
 from runtime.server.logs import logging_to_stderr
 from runtime.worker.client import Worker
 from schemas import limits
-from schemas.errors import EnvironmentFault, UsageError
 from schemas.settings import Serve, Settings
 
 _LOG: Final = logging.getLogger("sealift.server")

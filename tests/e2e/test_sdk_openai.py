@@ -204,3 +204,23 @@ def test_egress_is_off_in_the_front_end_and_in_the_worker(server: Server) -> Non
     document = server.get("/api/sealift/egress")
     assert document["egress"] == "off"
     assert [process["process"] for process in document["processes"]] == ["front-end", "worker"]
+
+
+def test_stopping_ends_running_answers_with_one_clear_error(
+    model_gguf: Path, tmp_path: Path
+) -> None:
+    install(tmp_path / "home", model_gguf, NAME)
+    with serving(tmp_path / "home", num_threads="1") as server:
+        url = f"{server.url}/v1"
+        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            stream = client.chat.completions.create(
+                model=NAME, messages=[{"role": "user", "content": "Tell a story."}], stream=True
+            )
+            next(stream)
+            began = time.monotonic()
+            server.process.terminate()
+            with pytest.raises(openai.APIError, match="the server is stopping"):
+                for _ in stream:
+                    pass
+            assert server.stop() == 0
+            assert time.monotonic() - began < 5

@@ -93,6 +93,27 @@ def test_a_model_that_no_engine_can_run_is_one_clear_error(server: Server) -> No
     assert server.get("/healthz") == {"status": "ok"}
 
 
+def test_ipv6_loopback(home: Path) -> None:
+    with serving(home, host="[::1]:0") as server:
+        assert server.lines[0].startswith("listening on http://[::1]:")
+        assert server.get("/healthz") == {"status": "ok"}
+
+
+def test_a_host_without_the_serving_part_is_told_what_to_install(home: Path) -> None:
+    hidden = "import sys; sys.modules['aiohttp'] = None; " + MAIN
+    done = subprocess.run(
+        [sys.executable, "-c", hidden, "serve"],
+        env={**os.environ, "SEALIFT_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 46
+    assert "sealift[serve]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_at_once_and_well(home: Path, number: int) -> None:
     with serving(home) as server:

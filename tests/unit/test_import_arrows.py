@@ -35,6 +35,8 @@ CONFINED: dict[str, tuple[str, ...]] = {
     "tuf": ("bundler.trust",),
     "securesystemslib": ("bundler.trust",),
     "zstandard": ("bundler.archive",),
+    "pyeclib": ("bundler.parity.code",),
+    "segno": ("bundler.inventory.qr",),
     "llama_cpp": ("runtime.engine.llama",),
     "aiohttp": ("runtime.server", "registry.http"),
     "oras": ("bundler.sources", "bundler.push", "bundler.pull"),

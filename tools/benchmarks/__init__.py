@@ -1,1 +1,15 @@
 """What `make bench` measures: one module per figure, each beside a public tool in the same run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Name on the command line to module with ``measure(bench) -> Section``, in the document's order.
+FIGURES: Final = {
+    "import": "importing",
+    "create": "creating",
+    "rss": "memory",
+    "startup": "startup",
+    "tokens": "tokens",
+    "parity": "parity",
+}

@@ -8,7 +8,7 @@ system. ``sha256sum`` of some distributions hashes without the processor's own i
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -28,12 +28,14 @@ class Copy:
         sync: Waiting for the disk.
         sha256sum: Hashing the copy with coreutils.
         openssl: Hashing it with OpenSSL; None where the command is missing.
+        others: Largest share of the processors that others used during a step.
     """
 
     cp: float
     sync: float
     sha256sum: float
     openssl: float | None
+    others: float
 
     @property
     def plain(self) -> float:
@@ -62,6 +64,11 @@ class Pairs:
     def seconds(self) -> list[float]:
         """Of our command."""
         return [cost.seconds for cost in self.ours]
+
+    @property
+    def both(self) -> Iterable[tuple[Cost, Copy]]:
+        """Pair by pair."""
+        return zip(self.ours, self.theirs, strict=True)
 
     @property
     def plain(self) -> list[float]:
@@ -94,18 +101,23 @@ def interleave(
     size = source.stat().st_size
     found = {}
     for state in ("warm", "cold"):
-        pairs = []
-        for number in range(bench.pairs):
+        pairs: list[tuple[Cost, Copy]] = []
+        while len(pairs) < bench.pairs:
+            bench.patience.wait()
             undo()
             quiet.settle(bench.folder, (source,), cold=state == "cold", size=size)
             mine = ours()
             undo()
             quiet.settle(bench.folder, (source,), cold=state == "cold", size=size)
             copy = _copy(source, bench.folder / "copy")
-            pairs.append((mine, copy))
+            others = max(mine.others, copy.others)
+            again = bench.patience.again(others)
+            if not again:
+                pairs.append((mine, copy))
             bench.say(
-                f"{state} {number + 1}/{bench.pairs}: {what} {mine.seconds:.2f} s,"
+                f"{state} {len(pairs)}/{bench.pairs}: {what} {mine.seconds:.2f} s,"
                 f" cp + sync + sha256sum {copy.plain:.2f} s"
+                f"{' (once more: others used the processors)' if again else ''}"
             )
         found[state] = Pairs(tuple(mine for mine, _ in pairs), tuple(copy for _, copy in pairs))
     undo()
@@ -126,10 +138,12 @@ def tables(found: dict[str, Pairs], command: str) -> str:
             row += ["-", "-"]
         ratios.append(row)
         cpu = median(cost.cpu_seconds for cost in pairs.ours)
-        steps.append([state, f"{cpu:.2f}", *_steps(pairs.theirs)])
+        others = (max(mine.others, copy.others) for mine, copy in pairs.both)
+        steps.append([state, f"{cpu:.2f}", *_steps(pairs.theirs), f"{100 * median(others):.0f} %"])
     head = ["source", f"`{command}`, s", "cp+sync+sha256sum, s", "ratio", "pairs' ratios"]
     head += ["with openssl, s", "ratio"]
     costs = ["source", f"`{command}`, CPU s", "cp, s", "sync, s", "sha256sum, s", "openssl, s"]
+    costs += ["others' CPU"]
     return f"{table(head, ratios)}\n\n{table(costs, steps)}"
 
 
@@ -145,12 +159,15 @@ def _steps(copies: Sequence[Copy]) -> list[str]:
 
 def _copy(source: Path, target: Path) -> Copy:
     try:
-        cp = run(["cp", str(source), str(target)]).seconds
-        sync = run(["sync", str(target)]).seconds
-        sha256sum = run(["sha256sum", str(target)]).seconds
-        openssl = None
+        steps = [
+            run(["cp", str(source), str(target)]),
+            run(["sync", str(target)]),
+            run(["sha256sum", str(target)]),
+        ]
         if shutil.which("openssl"):
-            openssl = run(["openssl", "dgst", "-sha256", str(target)]).seconds
+            steps.append(run(["openssl", "dgst", "-sha256", str(target)]))
     finally:
         target.unlink(missing_ok=True)
-    return Copy(cp, sync, sha256sum, openssl)
+    cp, sync, sha256sum, *openssl = (step.seconds for step in steps)
+    others = max(step.others for step in steps if step is not steps[1])  # sync: the kernel writes
+    return Copy(cp, sync, sha256sum, openssl[0] if openssl else None, others)

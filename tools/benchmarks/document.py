@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+from tools.benchmarks import FIGURES
 from tools.benchmarks.results import Section, table
 
 _HEAD: Final = """\
@@ -13,10 +14,9 @@ _HEAD: Final = """\
 
 Written by `make bench`, good or bad as it came out; edits between the markers are lost. Every
 figure stands beside a public tool that was run on the same machine in the same run, in turn with
-ours; what counts are the ratios. `tools/bench.py import` (or `rss`, `create`, `startup`, `tokens`)
-measures one section anew.
+ours; what counts are the ratios. `python tools/bench.py import rss` measures
+those sections anew.
 """
-ORDER: Final = ("import", "create", "rss", "startup", "tokens")
 
 
 def write(path: Path, sections: dict[str, tuple[Section, str]]) -> None:
@@ -28,7 +28,7 @@ def write(path: Path, sections: dict[str, tuple[Section, str]]) -> None:
     """
     old = path.read_text() if path.exists() else ""
     parts = [_HEAD]
-    for key in ORDER:
+    for key in FIGURES:
         if key in sections:
             section, machine = sections[key]
             parts.append(_marked(key, _body(section, machine)))

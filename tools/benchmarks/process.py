@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tools.benchmarks.neighbours import Watch
+
 _TOLD: Final = 2000  # characters of a failed command's output that are shown
 
 
@@ -27,12 +29,14 @@ class Cost:
         peak_bytes: Largest resident set. The kernel counts the parent's from before ``exec`` in,
             so the harness itself stays smaller than anything that it measures.
         output: Standard output.
+        others: Share of all processors that everybody else used meanwhile, 0 to 1.
     """
 
     seconds: float
     cpu_seconds: float
     peak_bytes: int
     output: str
+    others: float = 0.0
 
 
 def run(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Cost:
@@ -46,7 +50,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Cost
         BenchError: It failed.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        began = time.perf_counter()
+        watch = Watch.begin()
         # Accounted for by wait4 below: Popen's own wait tells nothing of resources.
         process = subprocess.Popen(  # noqa: SIM115, RUF100
             command,
@@ -56,7 +60,9 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Cost
             env={**os.environ, **(env or {})},
         )
         _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - watch.began
+        cpu_seconds = usage.ru_utime + usage.ru_stime
+        others = watch.share(cpu_seconds)
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
@@ -65,4 +71,4 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Cost
             msg = f"{' '.join(command)}: exit code {process.returncode}: {told}"
             raise BenchError(msg)
         output = out.read().decode(errors="replace")
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, output)
+    return Cost(seconds, cpu_seconds, usage.ru_maxrss * 1024, output, others)

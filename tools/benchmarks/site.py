@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tools.benchmarks.neighbours import Patience
 from tools.benchmarks.process import Cost, run
 
 _PASSPHRASE: Final = "for measuring only\n"  # noqa: S105 - it protects nothing
@@ -23,12 +24,14 @@ class Bench:
     Attributes:
         folder: Everything is written below it, on the disk that is measured.
         pairs: Interleaved repeats.
+        patience: How long to wait for a quiet machine.
         say: Shows one line of progress.
         bin: Where the console scripts lie.
     """
 
     folder: Path
     pairs: int
+    patience: Patience
     say: Callable[[str], None]
     bin: Path = field(default_factory=lambda: Path(sys.executable).parent)
 

@@ -40,6 +40,7 @@ def measure(bench: Bench) -> Section:
         taken: dict[str, list[Cost]] = {name: [] for name in commands}
         quiet.settle(bench.folder, (), cold=False, size=0)
         for number in range(_REPEATS + 1):
+            bench.patience.wait()
             for name, (command, _) in commands.items():
                 cost = run(command, env={"SEALIFT_HOME": str(store)})
                 if number:

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from tools.benchmarks import neighbours
 from tools.benchmarks.process import BenchError
 from tools.benchmarks.results import Section, at_least, spread, table
 from tools.benchmarks.site import Bench, Site
@@ -97,16 +98,24 @@ def measure(bench: Bench) -> Section:
 def _rounds(bench: Bench, asks: dict[str, Ask], rounds: int) -> dict[str, list[Answer]]:
     found: dict[str, list[Answer]] = {name: [] for name in asks}
     names = list(asks)
-    for number in range(rounds + 1):
+    number = 0
+    while number <= rounds:
+        bench.patience.wait()
+        own = neighbours.descendants_seconds()
+        watch = neighbours.Watch.begin()
         question = f"Tell me a long story about {_SUBJECTS[number % len(_SUBJECTS)]}."
+        answers = {}
         # Rotated, so that nobody always comes right after the same neighbour.
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            answer = asks[name](question)
-            if number:  # the first round loads and warms
+            answers[name] = asks[name](question)
+        again = bench.patience.again(watch.share(neighbours.descendants_seconds() - own))
+        rates = ", ".join(f"{name} {answer.rate:.1f}" for name, answer in answers.items())
+        told = " (once more: others used the processors)" if again else ""
+        bench.say(f"{number}/{rounds}: {rates} tokens/s{told}")
+        if number and not again:  # the first round loads and warms
+            for name, answer in answers.items():
                 found[name].append(answer)
-        if number:
-            rates = ", ".join(f"{name} {each[-1].rate:.1f}" for name, each in found.items())
-            bench.say(f"{number}/{rounds}: {rates} tokens/s")
+        number += not again
     return found
 
 
