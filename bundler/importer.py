@@ -186,7 +186,7 @@ def import_bundle(
                 _keep_head(area, source)
             complete = _assemble(store, area, head, volumes, wanted, progress)
             if complete != wanted and not (wishes.partial and complete):
-                raise _incomplete(head, volumes, area)
+                raise _incomplete(head, area)
             models = tuple(_verified(store, area, head, model) for model in complete)
         verified = Verified(trusted.descriptor, models, trusted.trust, trusted.trusted_before)
         with store.lock():
@@ -342,7 +342,7 @@ def _reserve(area: StagingArea, total: int) -> None:
         )
 
 
-def _incomplete(head: Head, volumes: Mapping[int, Path], area: StagingArea) -> IncompleteBundle:
+def _incomplete(head: Head, area: StagingArea) -> IncompleteBundle:
     with Journal(area.folder / _JOURNAL) as journal:
         lacking = [
             number

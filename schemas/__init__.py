@@ -1,1 +1,1 @@
-"""The shared vocabulary: errors, limits, settings and the JSON Schemas of every document that crosses a boundary."""
+"""The shared vocabulary: errors, limits, settings, and the schemas of documents that travel."""

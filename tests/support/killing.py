@@ -25,9 +25,9 @@ from bundler.chunks.shelf import IndexShelf
 from bundler.create import Form, create_bundle
 from bundler.importer import Wishes
 from bundler.isolated import import_paths
-from bundler.verifying import verify_bundle
 from bundler.sources import resolve
 from bundler.trust.publisher import Publisher
+from bundler.verifying import verify_bundle
 from registry.store import Store
 from schemas.render import Output
 from tests.support.site import Site, check_sound, snapshot
