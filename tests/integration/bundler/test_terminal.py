@@ -57,7 +57,7 @@ def test_member_with_an_escape_sequence_for_a_name(
 ) -> None:
     for index in (1, 9, len(members(good))):
         whole = members(good)
-        whole.insert(index, Member.of(name[:80].encode(), b"x"))
+        whole.insert(index, Member.of(name[:80], b"x"))
         outcome = check_both(site, "import", stick(tar(whole)))
         assert 10 <= outcome.code < 30
         (line,) = outcome.err.splitlines()
