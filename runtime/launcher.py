@@ -23,6 +23,7 @@ import os
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections import deque
@@ -34,6 +35,7 @@ from schemas import limits
 from schemas.errors import WorkerFailed
 
 _PACKET_BYTES: Final = 4096
+_DESCRIPTOR: Final = struct.Struct("@i")
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 # What a worker inherits of the environment: where libraries are, which GPU it may use.
 _KEPT_VARIABLES: Final = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
@@ -275,13 +277,11 @@ class Launcher:
 
     def _readable(self) -> None:
         try:
-            packet, descriptors, _, _ = socket.recv_fds(
-                self._control, _PACKET_BYTES, 1, socket.MSG_CMSG_CLOEXEC
-            )
+            packet, descriptor = _receive(self._control)
         except BlockingIOError:
             return
         except OSError:
-            packet, descriptors = b"", []
+            packet, descriptor = b"", None
         if not packet:
             self._lost()
             return
@@ -293,8 +293,7 @@ class Launcher:
         if "failed" in answer:
             future.set_exception(WorkerFailed("a worker cannot start", why=answer["failed"]))
             return
-        channel = socket.socket(fileno=descriptors[0])
-        future.set_result((channel, answer["spawned"]))
+        future.set_result((socket.socket(fileno=descriptor), answer["spawned"]))
 
     def _ended(self, pid: int, status: int) -> None:
         watcher = self._watchers.pop(pid, None)
@@ -310,6 +309,19 @@ class Launcher:
             future = self._spawning.popleft()
             future.set_exception(WorkerFailed("the launcher of workers is gone"))
             future.exception()  # read once here: whoever asked may have gone as well
+
+
+def _receive(control: socket.socket) -> tuple[bytes, int | None]:
+    """One packet and the descriptor that came with it, closed on exec from the first moment.
+
+    Not ``socket.recv_fds``: it leaves out the flags that it is given.
+    """
+    room = socket.CMSG_SPACE(_DESCRIPTOR.size)
+    packet, ancillary, _, _ = control.recvmsg(_PACKET_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            return packet, _DESCRIPTOR.unpack(data)[0]
+    return packet, None
 
 
 def _discard(future: asyncio.Future[tuple[socket.socket, int]]) -> None:
