@@ -6,6 +6,7 @@ gives the same digest on every machine and every day.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,6 +57,19 @@ def pack(source: LocalModel) -> PackedModel:
     return PackedModel(source, manifest, manifest.to_bytes(), config)
 
 
+def spdx(name: str) -> str:
+    """A licence as SPDX writes it: ``mit`` → ``MIT``, ``gemma`` → ``LicenseRef-gemma``.
+
+    Model hubs write SPDX ids in lower case, and names of their own beside them.
+    """
+    from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+    try:
+        return str(canonicalize_license_expression(name))
+    except InvalidLicenseExpression:
+        return "LicenseRef-" + re.sub(r"[^A-Za-z0-9.-]+", "-", name)
+
+
 def _weight_layer(source: LocalModel) -> Descriptor:
     metadata = strictjson.dumps(
         {
@@ -88,7 +102,7 @@ def _config(source: LocalModel) -> dict[str, Any]:
             family=facts.architecture,
             version=source.reference.tag,
             title=facts.name,
-            licenses=[facts.license] if facts.license else None,
+            licenses=[spdx(facts.license)] if facts.license else None,
         ),
         "config": _present(
             architecture=facts.architecture,
