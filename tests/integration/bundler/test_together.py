@@ -12,7 +12,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from bundler.isolated import import_file
+from bundler.importer import Wishes
+from bundler.isolated import import_paths
 from registry.gc import collect
 from registry.reference import Reference
 from registry.store import Store
@@ -119,7 +120,7 @@ def test_import_while_collection_and_removal_run(
     try:
         for _ in range(12):
             with Output(quiet=True).progress() as meter:
-                import_file(target.home, path, None, meter)
+                import_paths(target.home, [path], Wishes(), meter)
             assert check_sound(target.home) == ["library/tiny:1"]
             with Store.open(target.home) as store:
                 store.remove_model(Reference.parse("library/tiny:1"))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bundler.chunking import Chunking
+from bundler.chunks.shelf import IndexShelf
 from bundler.sources import LocalModel, resolve
 from bundler.trust.publisher import Publisher
 from schemas.render import Meter, Output
@@ -27,8 +29,13 @@ def meter() -> Meter:
 
 
 @pytest.fixture(scope="session")
-def model(gguf: Path, meter: Meter) -> LocalModel:
-    return resolve(str(gguf), None, meter)
+def chunking(tmp_path_factory: pytest.TempPathFactory) -> Chunking:
+    return Chunking(IndexShelf(tmp_path_factory.mktemp("chunks")), {})
+
+
+@pytest.fixture(scope="session")
+def model(gguf: Path, chunking: Chunking, meter: Meter) -> LocalModel:
+    return resolve(str(gguf), None, chunking, meter)
 
 
 @pytest.fixture(scope="session")

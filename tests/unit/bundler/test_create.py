@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from bundler import connected as verbs
-from bundler.create import create_bundle
+from bundler.chunking import Chunking
+from bundler.create import Form, create_bundle
 from bundler.files import check_output, new_file, write_file
 from bundler.modelpack import pack
 from bundler.sources import LocalModel, resolve
@@ -46,8 +47,8 @@ BROKEN = dict(broken_variants())
 # -- sources --------------------------------------------------------------------------------------
 
 
-def test_source_is_described(gguf: Path, meter: Meter) -> None:
-    model = resolve(str(gguf), "Library/Tiny:V1", meter)
+def test_source_is_described(gguf: Path, chunking: Chunking, meter: Meter) -> None:
+    model = resolve(str(gguf), "Library/Tiny:V1", chunking, meter)
     assert str(model.reference) == "library/tiny:v1"
     assert (model.digest, model.size) == (Digest.of(gguf.read_bytes()), gguf.stat().st_size)
     assert model.facts.architecture == "llama"
@@ -66,17 +67,21 @@ def test_source_is_described(gguf: Path, meter: Meter) -> None:
         ("no-suffix", "library/no-suffix:f32"),
     ],
 )
-def test_name_follows_from_the_file(file: str, name: str, tmp_path: Path, meter: Meter) -> None:
+def test_name_follows_from_the_file(
+    file: str, name: str, tmp_path: Path, chunking: Chunking, meter: Meter
+) -> None:
     path = tiny_gguf(tmp_path / file)
-    assert str(resolve(str(path), None, meter).reference) == name
+    assert str(resolve(str(path), None, chunking, meter).reference) == name
 
 
 @pytest.mark.parametrize("flaw", BROKEN)
-def test_broken_header_is_refused(flaw: str, tmp_path: Path, meter: Meter) -> None:
+def test_broken_header_is_refused(
+    flaw: str, tmp_path: Path, chunking: Chunking, meter: Meter
+) -> None:
     path = tmp_path / "broken.gguf"
     path.write_bytes(BROKEN[flaw])
     with pytest.raises(MalformedModel) as caught:
-        resolve(str(path), "library/broken:1", meter)
+        resolve(str(path), "library/broken:1", chunking, meter)
     assert caught.value.hint
     assert caught.value.line().isprintable()
 
@@ -84,27 +89,27 @@ def test_broken_header_is_refused(flaw: str, tmp_path: Path, meter: Meter) -> No
 @pytest.mark.parametrize(
     "source", ["hf://org/model", "https://example.org/x.gguf", "oci://x/y", "ollama://smollm2"]
 )
-def test_source_of_another_kind(source: str, meter: Meter) -> None:
+def test_source_of_another_kind(source: str, chunking: Chunking, meter: Meter) -> None:
     with pytest.raises(UnsupportedRequest):
-        resolve(source, None, meter)
+        resolve(source, None, chunking, meter)
 
 
 @pytest.mark.parametrize(
     "name",
     ["", "a/b/c/d", "../x", "x:", "library/x:y:z", "UPPER/\N{LATIN SMALL LETTER A WITH DIAERESIS}"],
 )
-def test_name_that_is_none(name: str, gguf: Path, meter: Meter) -> None:
+def test_name_that_is_none(name: str, gguf: Path, chunking: Chunking, meter: Meter) -> None:
     with pytest.raises(InvalidName):
-        resolve(str(gguf), name, meter)
+        resolve(str(gguf), name, chunking, meter)
 
 
 @pytest.mark.parametrize("name", ["example.org/library/x:1", "library/x@sha256:" + "0" * 64])
-def test_name_of_another_place(name: str, gguf: Path, meter: Meter) -> None:
+def test_name_of_another_place(name: str, gguf: Path, chunking: Chunking, meter: Meter) -> None:
     with pytest.raises(UsageError):
-        resolve(str(gguf), name, meter)
+        resolve(str(gguf), name, chunking, meter)
 
 
-def test_source_that_is_no_file(tmp_path: Path, meter: Meter) -> None:
+def test_source_that_is_no_file(tmp_path: Path, chunking: Chunking, meter: Meter) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path, kind in (
         (tmp_path / "no", NotFound),
@@ -114,23 +119,23 @@ def test_source_that_is_no_file(tmp_path: Path, meter: Meter) -> None:
         (tmp_path / ("n" * 300), StorageFailure),
     ):
         with pytest.raises(kind):
-            resolve(str(path), None, meter)
+            resolve(str(path), None, chunking, meter)
 
 
 # -- ModelPack ------------------------------------------------------------------------------------
 
 
 def test_manifest_depends_on_bytes_file_name_and_tag_alone(
-    gguf: Path, tmp_path: Path, meter: Meter
+    gguf: Path, tmp_path: Path, chunking: Chunking, meter: Meter
 ) -> None:
-    first = pack(resolve(str(gguf), "library/a:1", meter))
+    first = pack(resolve(str(gguf), "library/a:1", chunking, meter))
     copy = tmp_path / gguf.name
     copy.write_bytes(gguf.read_bytes())
     copy.chmod(0o600)
     os.utime(copy, (0, 0))
-    again = pack(resolve(str(copy), "other/b:1", meter))
+    again = pack(resolve(str(copy), "other/b:1", chunking, meter))
     assert (again.manifest_bytes, again.config_bytes) == (first.manifest_bytes, first.config_bytes)
-    other = pack(resolve(str(gguf), "library/a:2", meter))
+    other = pack(resolve(str(gguf), "library/a:2", chunking, meter))
     assert other.manifest_bytes != first.manifest_bytes
 
 
@@ -152,7 +157,7 @@ def test_manifest_is_a_modelpack(model: LocalModel) -> None:
 
 
 def test_config_follows_its_schema_and_guesses_nothing(
-    model: LocalModel, tmp_path: Path, meter: Meter
+    model: LocalModel, tmp_path: Path, chunking: Chunking, meter: Meter
 ) -> None:
     document = json.loads(pack(model).config_bytes)
     validate(Kind.MODEL_CONFIG, document)
@@ -166,7 +171,7 @@ def test_config_follows_its_schema_and_guesses_nothing(
     assert document["modelfs"] == {"type": "layers", "diffIds": [str(model.digest)]}
     bare = tmp_path / "bare.gguf"
     bare.write_bytes(Pieces().without("general.name").without("tokenizer.chat_template").build())
-    document = json.loads(pack(resolve(str(bare), "library/bare:1", meter)).config_bytes)
+    document = json.loads(pack(resolve(str(bare), "library/bare:1", chunking, meter)).config_bytes)
     validate(Kind.MODEL_CONFIG, document)
     assert document["descriptor"] == {"family": "llama", "version": "1"}
     assert document["config"]["capabilities"]["toolUsage"] is False
@@ -181,8 +186,8 @@ def bundle(home: Path, models: list[LocalModel], output: Path, meter: Meter) -> 
         models,
         output,
         passphrase=PASSPHRASE,
+        form=Form(),
         now=datetime.now(UTC),
-        overwrite=False,
         progress=meter,
     )
     data = output.read_bytes()
@@ -211,8 +216,10 @@ def test_bundle_is_the_tar_that_the_simulator_would_write(
             assert member.name == f"blobs/sha256/{Digest.of(member.data).hex}"
 
 
-def test_models_share_blobs(connected: Path, gguf: Path, tmp_path: Path, meter: Meter) -> None:
-    models = [resolve(str(gguf), f"library/{name}:1", meter) for name in ("a", "b")]
+def test_models_share_blobs(
+    connected: Path, gguf: Path, tmp_path: Path, chunking: Chunking, meter: Meter
+) -> None:
+    models = [resolve(str(gguf), f"library/{name}:1", chunking, meter) for name in ("a", "b")]
     names = [m.name for m in members(bundle(connected, models, tmp_path / "x.tar", meter))]
     assert len(names) == len(set(names))
     assert sum(name.startswith("blobs/") for name in names) == 3
@@ -238,12 +245,12 @@ def test_sequences_rise_and_are_never_given_twice(
 
 @pytest.mark.parametrize("change", ["grown", "shorter", "other", "gone"])
 def test_source_that_changes_after_it_was_hashed(
-    change: str, connected: Path, tmp_path: Path, meter: Meter
+    change: str, connected: Path, tmp_path: Path, chunking: Chunking, meter: Meter
 ) -> None:
     path = tmp_path / "m.gguf"
     data = Pieces().build()
     path.write_bytes(data)
-    model = resolve(str(path), "library/m:1", meter)
+    model = resolve(str(path), "library/m:1", chunking, meter)
     if change == "grown":
         path.write_bytes(data + b"more")
         bundle(connected, [model], tmp_path / "out.tar", meter)  # what was signed is what it has
@@ -259,7 +266,11 @@ def test_source_that_changes_after_it_was_hashed(
 
 
 def create(
-    home: Path, *sources: Path, names: tuple[str, ...] = (), output: Path, meter: Meter
+    home: Path,
+    *sources: Path,
+    names: tuple[str, ...] = (),
+    output: Path,
+    meter: Meter,
 ) -> None:
     verbs.create(
         home,
@@ -267,7 +278,7 @@ def create(
         names,
         output,
         passphrase=lambda: PASSPHRASE,
-        overwrite=True,
+        form=Form(overwrite=True),
         progress=meter,
     )
 
@@ -302,7 +313,7 @@ def test_wrong_passphrase_writes_nothing(
             [],
             tmp_path / "x.tar",
             passphrase=lambda: b"wrong horse",
-            overwrite=False,
+            form=Form(),
             progress=meter,
         )
     assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from datetime import UTC, datetime
 from random import Random
 
 import pytest
@@ -19,7 +18,8 @@ from bundler.checks import (
     check_uses,
     is_plain_path,
 )
-from bundler.descriptor import BundleDescriptor, BundledModel, Member, closure
+from bundler.contents import Entry, closure
+from bundler.descriptor import BundleDescriptor, BundledModel
 from bundler.trust.names import model_target
 from registry import oci
 from registry.digest import Digest
@@ -29,7 +29,6 @@ from schemas import limits, strictjson
 from schemas.documents import Kind, validate
 from schemas.errors import MalformedArchive, MalformedDocument, OutsideClosure
 
-NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 COMPONENTS = st.from_regex(r"[a-z0-9]{1,8}(?:[._-][a-z0-9]{1,4})?", fullmatch=True)
 # A first component with a dot would be a host.
 NAMESPACES = st.from_regex(r"[a-z0-9]{2,8}(?:-[a-z0-9]{1,4})?", fullmatch=True).filter(
@@ -42,7 +41,7 @@ BLOBS = st.integers(0, 12)
 
 
 def blob(number: int, media_type: str = oci.DOC_RAW) -> Descriptor:
-    return Descriptor(media_type, Digest.of(bytes([number])), number * 1000)
+    return Descriptor(media_type, Digest.of(bytes([number])), (number + 1) * 1000)
 
 
 @st.composite
@@ -65,8 +64,20 @@ def bundled(draw: st.DrawFn) -> list[tuple[BundledModel, Manifest]]:
 
 
 def build(pairs: list[tuple[BundledModel, Manifest]]) -> BundleDescriptor:
-    return BundleDescriptor.build(
-        bundle_id="0" * 32, sequence=7, issued_at=NOW, publisher="us", models=pairs
+    blobs = closure((model.manifest, manifest) for model, manifest in pairs)
+    return describe(
+        tuple(model for model, _ in pairs), tuple(Entry(item.digest, item.size) for item in blobs)
+    )
+
+
+def describe(models: tuple[BundledModel, ...], contents: tuple[Entry, ...]) -> BundleDescriptor:
+    return BundleDescriptor(
+        id="0" * 32,
+        sequence=7,
+        issued_at="2026-12-01T12:00:00Z",
+        publisher="us",
+        models=models,
+        contents=contents,
     )
 
 
@@ -120,13 +131,13 @@ def test_any_other_contents_do_not(
     contents = list(descriptor.contents)
     place = random.randrange(len(contents) + 1)
     if how == 0:
-        contents.insert(place, Member(Digest.of(b"extra"), 5))
+        contents.insert(place, Entry(Digest.of(b"extra"), 5))
     elif contents:
         place %= len(contents)
         if how == 1:
             contents.pop(place)
         elif how == 2:
-            contents[place] = replace(contents[place], size=contents[place].size + 1)
+            contents[place] = Entry(contents[place].digest, contents[place].size + 1)
         else:
             contents.append(contents.pop(place))
     changed = replace(descriptor, contents=tuple(contents))
@@ -154,7 +165,7 @@ def test_index_names_every_model(pairs: list[tuple[BundledModel, Manifest]]) -> 
 def test_blob_of_two_sizes_has_no_closure() -> None:
     one, two = blob(1), replace(blob(1), size=5)
     manifest = Manifest(blob(2), (one, two), oci.MODEL_ARTIFACT)
-    with pytest.raises(MalformedDocument, match="two sizes: 1000 and 5 bytes"):
+    with pytest.raises(MalformedDocument, match="two sizes: 2000 and 5 bytes"):
         closure([(blob(3), manifest)])
 
 
@@ -223,8 +234,8 @@ def test_manifests_that_together_are_too_large() -> None:
         )
         for name in names
     )
-    contents = tuple(Member(m.manifest.digest, m.manifest.size) for m in models)
-    descriptor = BundleDescriptor("0" * 32, 1, "2026-12-01T00:00:00Z", "us", models, contents)
+    contents = tuple(Entry(m.manifest.digest, m.manifest.size) for m in models)
+    descriptor = describe(models, contents)
     with pytest.raises(MalformedArchive, match="too large"):
         check_order(descriptor)
 

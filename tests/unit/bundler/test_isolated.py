@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundler.clock import now, parse_rfc3339, rfc3339
-from bundler.isolated import anchors, import_file, parse_fingerprint, pin, unpin
+from bundler.importer import Wishes
+from bundler.isolated import anchors, import_paths, parse_fingerprint, pin, unpin
 from registry.digest import Digest
 from registry.store import Store
 from schemas.documents import Kind, load, validate
@@ -143,7 +144,7 @@ def bring(
     def once(data: bytes) -> dict[str, object]:
         path = tmp_path / "b.tar"
         path.write_bytes(data)
-        return import_file(tmp_path / "home", path, None, meter).receipt
+        return import_paths(tmp_path / "home", [path], Wishes(), meter).receipt
 
     return once
 
