@@ -13,51 +13,35 @@ The checks, in order:
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from bundler import checks
-from bundler.archive import layout
 from bundler.archive.reader import ArchiveReader
 from bundler.contents import Entry
 from bundler.descriptor import BundleDescriptor, BundledModel
+from bundler.reading import Customs, Front, TakeSmall, read_body, read_front
 from bundler.trust.names import BUNDLE_TARGET, model_target
-from bundler.trust.publisher import manifest_custom
 from bundler.trust.verifier import (
     VerifiedTarget,
     VerifiedTrust,
     choose_anchor,
     verify_bundle_trust,
 )
-from registry import oci
 from registry.catalogue import Catalogue
 from registry.digest import Digest
 from registry.oci import Descriptor, Manifest
 from registry.records import TrustState
 from registry.reference import Reference
-from schemas import documents, limits
-from schemas.documents import Kind
 from schemas.errors import (
     ContentError,
-    ContentMismatch,
-    MalformedArchive,
     OutsideClosure,
     TrustError,
     TrustMissing,
 )
-
-_TRUST_OR_DESCRIPTOR: Final = re.compile(
-    f"(?:{re.escape(layout.TRUST_FOLDER)}{layout.TRUST_NAME.pattern}"
-    f"|{re.escape(layout.DESCRIPTOR_NAME)})"
-)
-_COPY_AGAIN: Final = "Copy the bundle again from its source, and compare"
-
-TakeSmall = Callable[[bytes], None]
-"""Takes a manifest or a config, verified already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +123,18 @@ def open_head(
         EnvironmentFault: It cannot be read.
     """
     with advice():
-        reader = ArchiveReader(source)
-        reader.open_first(layout.LAYOUT_NAME, oci.LAYOUT_FILE)
-        files, descriptor = _read_trust(reader)
-        state = _state(catalogue, files, anchor)
-        trust = verify_bundle_trust(state, files, now=now, floor=catalogue.clock_floor())
-        _compare(trust.target(BUNDLE_TARGET), Digest.of(descriptor), len(descriptor))
-        return TrustedHead(reader, BundleDescriptor.from_bytes(descriptor), trust, state)
+        return trust_front(catalogue, read_front(source), anchor=anchor, now=now)
+
+
+def trust_front(
+    catalogue: Catalogue, front: Front, *, anchor: str | None, now: datetime
+) -> TrustedHead:
+    """Settle trust for what was read already (checks 2 and 3); as :func:`open_head`."""
+    files, descriptor = front.trust_files, front.descriptor_bytes
+    state = _state(catalogue, files, anchor)
+    trust = verify_bundle_trust(state, files, now=now, floor=catalogue.clock_floor())
+    _compare(trust.target(BUNDLE_TARGET), Digest.of(descriptor), len(descriptor))
+    return TrustedHead(front.reader, BundleDescriptor.from_bytes(descriptor), trust, state)
 
 
 @contextmanager
@@ -157,30 +146,6 @@ def advice() -> Iterator[None]:
         if error.hint:
             raise
         raise type(error)(error.what, why=error.why, hint=checks.FROM_PUBLISHER) from error
-
-
-def _read_trust(reader: ArchiveReader) -> tuple[dict[str, bytes], bytes]:
-    """Trust files by name, and the descriptor: bounded, held in memory, not yet believed."""
-    files: dict[str, bytes] = {}
-    total = 0
-    while True:
-        name, data = reader.next_small(_TRUST_OR_DESCRIPTOR, _limit)
-        if name == layout.DESCRIPTOR_NAME:
-            return files, data
-        name = name.removeprefix(layout.TRUST_FOLDER)
-        if name in files:
-            raise MalformedArchive("the bundle has a trust file twice", why=name)
-        files[name] = data
-        total += len(data)
-        if len(files) > limits.TRUST_MEMBERS or total > limits.TRUST_TOTAL_BYTES:
-            raise MalformedArchive(
-                "the bundle has too much trust metadata", why=f"{len(files)} files, {total} bytes"
-            )
-
-
-def _limit(name: str) -> int:
-    is_descriptor = name == layout.DESCRIPTOR_NAME
-    return limits.DESCRIPTOR_BYTES if is_descriptor else limits.TUF_TARGETS_BYTES
 
 
 def _state(catalogue: Catalogue, files: Mapping[str, bytes], name: str | None) -> TrustState:
@@ -218,77 +183,14 @@ def _target(trust: VerifiedTrust, model: BundledModel) -> VerifiedTarget:
 
 
 def _read_rest(head: TrustedHead, take: TakeSmall) -> Head:
-    descriptor, reader = head.descriptor, head.reader
+    descriptor = head.descriptor
     targets = {model.reference: _target(head.trust, model) for model in descriptor.models}
-    index = descriptor.index()
-    if not descriptor.volumes:
-        sizes = [entry.stored_size for entry in descriptor.contents]
-        reader.expect_members([len(index), *sizes])
-    if reader.expect_small(layout.INDEX_NAME, len(index)) != index:
-        raise MalformedArchive(
-            "the bundle's index is not the one that follows from what was signed",
-            why="index.json differs from the descriptor",
-            hint=_COPY_AGAIN,
-        )
-    manifests = _read_manifests(reader, take, descriptor, targets)
-    weights = {digest: checks.check_model(item) for digest, item in manifests.items()}
-    configs = checks.check_uses(manifests)
-    rest = checks.check_closure(descriptor, manifests)
-    small = [entry for entry in rest if entry.digest in configs]
-    large = tuple(entry for entry in rest if entry.digest not in configs)
-    for entry in small:
-        data = _read_small(reader, entry, limits.CONFIG_BYTES)
-        documents.load(Kind.MODEL_CONFIG, data)
-        take(data)
-    table = None
-    if descriptor.volumes:
-        checks.check_volumes(descriptor, large)
-        table = _read_parity(reader, descriptor)
-        reader.finish()
+
+    def check_customs(computed: Customs) -> None:
+        for model in descriptor.models:
+            signed = targets[model.reference].custom
+            checks.check_custom(str(model.reference), signed, computed[model.manifest.digest])
+
+    body = read_body(head.reader, descriptor, take, check_customs)
     signers = {reference: target.role for reference, target in targets.items()}
-    return Head(head, manifests, weights, signers, large, table)
-
-
-def _read_manifests(
-    reader: ArchiveReader,
-    take: TakeSmall,
-    descriptor: BundleDescriptor,
-    targets: Mapping[Reference, VerifiedTarget],
-) -> dict[Digest, Manifest]:
-    """The signed manifests stand first in the contents, in the models' order, each once."""
-    found: dict[Digest, Manifest] = {}
-    computed: dict[Digest, dict[str, str | int]] = {}
-    for entry in checks.check_order(descriptor):
-        data = _read_small(reader, entry, limits.MANIFEST_BYTES)
-        found[entry.digest] = Manifest.parse(data)
-        computed[entry.digest] = manifest_custom(data)
-        take(data)
-    for model in descriptor.models:
-        signed = targets[model.reference].custom
-        checks.check_custom(str(model.reference), signed, computed[model.manifest.digest])
-    return found
-
-
-def _read_parity(reader: ArchiveReader, descriptor: BundleDescriptor) -> bytes | None:
-    parity = descriptor.parity
-    if parity is None:
-        return None
-    if parity.table_size > limits.PARITY_TABLE_BYTES:
-        raise MalformedArchive("the bundle's parity table is too large")
-    table = reader.expect_small(layout.PARITY_NAME, parity.table_size)
-    if Digest.of(table) != parity.table:
-        raise ContentMismatch("the parity table is not the one that was signed", hint=_COPY_AGAIN)
-    return table
-
-
-def _read_small(reader: ArchiveReader, entry: Entry, max_bytes: int) -> bytes:
-    if entry.size > max_bytes or len(entry.parts) > 1:
-        raise MalformedArchive(f"{entry.name} is too large", why=f"{entry.size} > {max_bytes}")
-    data = reader.expect_small(entry.name, entry.size)
-    if Digest.of(data) != entry.digest:
-        raise ContentMismatch(
-            f"{entry.name} is not what its name says",
-            why=f"its bytes hash to {Digest.of(data).short}",
-            hint=_COPY_AGAIN,
-        )
-    return data
+    return Head(head, body.manifests, body.weights, signers, body.large, body.parity_table)
