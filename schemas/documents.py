@@ -26,6 +26,9 @@ class Kind(Enum):
     AUDIT_EVENT = ("audit-event.v1", limits.MIB)
     CONFIG = ("config.v1", limits.SETTINGS_BYTES)
     MODEL_CONFIG = ("model-config.v1", limits.CONFIG_BYTES)
+    REPORT = ("report.v1", limits.REPORT_BYTES)
+    INVENTORY = ("inventory.v1", limits.REPORT_BYTES)
+    WANT_LIST = ("want-list.v1", limits.REPORT_BYTES)
 
     def __init__(self, stem: str, max_bytes: int) -> None:
         self.stem = stem

@@ -71,6 +71,34 @@ EXAMPLES: dict[Kind, dict[str, Any]] = {
         "config": {"architecture": "transformer", "format": "gguf", "paramSize": "135M"},
         "modelfs": {"type": "layers", "diffIds": [DIGEST]},
     },
+    Kind.REPORT: {
+        "schemaVersion": 1,
+        "about": ["Site: 0000"],
+        "payload": "e30=",
+        "payloadType": "application/vnd.sealift.inventory.v1+json",
+        "publicKey": "AAAA",
+        "signatures": [{"keyid": "0" * 64, "sig": "AAAA"}],
+    },
+    Kind.INVENTORY: {
+        "schemaVersion": 1,
+        "site": "0" * 64,
+        "time": TIME,
+        "clockFloor": TIME,
+        "tool": TOOL,
+        "publishers": [
+            {"fingerprint": DIGEST, "root": 1, "timestamp": 1, "snapshot": 1, "targets": 1}
+        ],
+        "models": [{"name": "library/smollm2:135m", "manifest": DIGEST}],
+        "blobs": {"count": 1, "digests": "A" * 43, "sizes": "AQ"},
+    },
+    Kind.WANT_LIST: {
+        "schemaVersion": 1,
+        "site": "0" * 64,
+        "time": TIME,
+        "tool": TOOL,
+        "bundle": {"id": "a" * 32, "sequence": 1},
+        "blobs": {"count": 1, "digests": "A" * 43, "sizes": "AQ"},
+    },
 }
 
 
