@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import os
 import secrets
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from io import BytesIO
 from pathlib import Path
+from typing import Any, Final
 
 from bundler.archive import layout
 from bundler.archive.codec import Compression
 from bundler.archive.writer import ArchiveWriter
-from bundler.clock import rfc3339
+from bundler.clock import parse_rfc3339, rfc3339
 from bundler.contents import Entry, Part, closure, spread
 from bundler.descriptor import BundleDescriptor, BundledModel
-from bundler.files import check_output, new_file
+from bundler.files import check_output
 from bundler.modelpack import PackedModel, pack
 from bundler.sources import LocalModel
 from bundler.storing import Stored, store
 from bundler.trust.names import model_target
 from bundler.trust.publisher import Publisher, SignedModel, TrustMetadata
 from bundler.volumes import Label
+from bundler.workbench import Workbench, is_placing
 from registry import oci
 from registry.digest import Digest
 from registry.verify import storage_errors
 from schemas import limits
 from schemas.errors import StorageFull, UsageError
 from schemas.render import Meter
+from schemas.version import VERSION
+
+# What an interrupted attempt signed tells a site what was true then; much older is stale.
+_SIGNED_LASTS: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,37 +99,44 @@ def create_bundle(
 ) -> Created:
     """Sign models and write them into one bundle.
 
-    A file appears under its name only when it is complete and on disk; the head comes last, so
-    without it nothing of the bundle counts. A bundle number that was used up by a failed attempt
-    stays unused.
+    Files appear under their names only when all of them are complete and on disk, the head last.
+    Interrupted, it goes on where it was when the same is asked for again: finished encodings are
+    taken over, and at most ``limits.SEGMENT_BYTES`` are written twice. So is the bundle's number,
+    unless another one was given out meanwhile; a number that is not taken over stays unused.
 
     Raises:
         UsageError: No model, two under one name, or volumes that are too small.
         AlreadyExists: An output is there and may not be overwritten.
         ContentMismatch: A source changed since it was hashed.
+        StoreBusy: Another process is writing this bundle.
         TrustError: The keys or the workspace cannot sign this.
         StorageFull, StorageFailure: The disk says no.
     """
     _check_names(sources)
-    check_output(output, overwrite=form.overwrite)
+    check_output(output, overwrite=form.overwrite or is_placing(output))
     packed = [pack(source) for source in sources]
-    _check_space(output, sum(model.closure_bytes for model in packed))
-    # Beside the output: what is spooled may be as large as the bundle itself.
-    with tempfile.TemporaryDirectory(prefix=f".{output.name[:40]}.", dir=output.parent) as spool:
-        blobs = _store(packed, form, Path(spool), progress)
-        plan = _plan(packed, blobs, publisher.name, now, form)
-        files = _write_volumes(output, plan, blobs, form, progress)
-        descriptor, trust = _sign(publisher, packed, plan, passphrase, now)
-        with new_file(output) as file:
-            writer = ArchiveWriter(file)
-            _write_head(writer, descriptor, trust, packed)
-            if not descriptor.volumes:
-                for entry in descriptor.contents:
-                    if entry.digest in blobs:
-                        _write_part(writer, Part.all_of(entry), blobs, progress)
-            writer.close()
-    size = sum(path.stat().st_size for path in (output, *files))
-    return Created(output, files, size, descriptor, publisher.fingerprint)
+    with Workbench(output, _request(publisher, packed, output, form)) as bench:
+        overwrite = form.overwrite or bench.placing
+        check_output(output, overwrite=overwrite)
+        _check_space(output, sum(model.closure_bytes for model in packed) - bench.bytes_used)
+        blobs = _store(packed, form, bench, progress)
+        begun = bench.plan(id=secrets.token_hex(16), issued=rfc3339(now))
+        plan = _plan(packed, blobs, publisher.name, begun, form)
+        targets = {0: output} | {
+            number: volume_path(output, number) for number in range(1, len(plan.volumes) + 1)
+        }
+        for path in targets.values():
+            check_output(path, overwrite=overwrite)
+        if not bench.placing:
+            for number in range(1, len(plan.volumes) + 1):
+                _write_volume(bench, number, plan, blobs, progress)
+        descriptor, head = _signed_head(bench, publisher, packed, plan, passphrase, now)
+        if not bench.placing:
+            _write_first(bench, descriptor, head, blobs, progress)
+        bench.place(targets)
+    size = sum(path.stat().st_size for path in targets.values())
+    volumes = tuple(path for number, path in sorted(targets.items()) if number)
+    return Created(output, volumes, size, descriptor, publisher.fingerprint)
 
 
 def volume_path(output: Path, number: int, kind: str = "v") -> Path:
@@ -131,8 +144,24 @@ def volume_path(output: Path, number: int, kind: str = "v") -> Path:
     return output.with_name(f"{output.stem}.{kind}{number:03}{output.suffix}")
 
 
+def _request(
+    publisher: Publisher, packed: Sequence[PackedModel], output: Path, form: Form
+) -> dict[str, Any]:
+    """All that decides what will be written: only for the same may work be taken over."""
+    return {
+        "tool": VERSION,
+        "publisher": publisher.name,
+        "root": str(publisher.fingerprint),
+        "output": output.name,
+        "models": [[str(p.source.reference), str(p.descriptor.digest)] for p in packed],
+        "compression": str(form.compression),
+        "volumeSize": form.volume_size or 0,
+        "held": sorted([str(digest), size] for digest, size in form.held.items()),
+    }
+
+
 def _store(
-    packed: Sequence[PackedModel], form: Form, spool: Path, progress: Meter
+    packed: Sequence[PackedModel], form: Form, bench: Workbench, progress: Meter
 ) -> dict[Digest, Stored]:
     """How each weight file is stored; those that the far side has are left out."""
     sources = {model.source.digest: model.source for model in packed}
@@ -141,7 +170,7 @@ def _store(
             source,
             compression=form.compression,
             piece=form.piece,
-            spool=spool,
+            bench=bench,
             progress=progress,
         )
         for digest, source in sources.items()
@@ -153,7 +182,7 @@ def _plan(
     packed: Sequence[PackedModel],
     blobs: dict[Digest, Stored],
     publisher: str,
-    now: datetime,
+    begun: Mapping[str, str],
     form: Form,
 ) -> BundleDescriptor:
     """The descriptor, but for the sequence number that publishing draws."""
@@ -168,9 +197,9 @@ def _plan(
     large = [entry for entry in contents if entry.digest in blobs]
     needed = (weights - blobs.keys()) | {base for entry in large for base in entry.bases}
     return BundleDescriptor(
-        id=secrets.token_hex(16),
+        id=begun["id"],
         sequence=1,
-        issued_at=rfc3339(now),
+        issued_at=begun["issued"],
         publisher=publisher,
         models=tuple(bundled),
         contents=contents,
@@ -179,29 +208,54 @@ def _plan(
     )
 
 
-def _sign(
+def _signed_head(
+    bench: Workbench,
     publisher: Publisher,
     packed: Sequence[PackedModel],
     plan: BundleDescriptor,
     passphrase: bytes,
     now: datetime,
-) -> tuple[BundleDescriptor, TrustMetadata]:
+) -> tuple[BundleDescriptor, bytes]:
+    """The final descriptor, and all that lies before the large blobs.
+
+    What was signed for an interrupted attempt is taken over as long as it is the publisher's last
+    word, and fresh.
+    """
+    found = bench.signed()
+    if found is not None:
+        document, head = found
+        descriptor = replace(plan, sequence=document["sequence"])
+        same = document["head"] == str(Digest.of(head)) and document["descriptor"] == str(
+            Digest.of(descriptor.to_bytes())
+        )
+        last = document["sequence"] == publisher.sequence
+        fresh = now - parse_rfc3339(document["signed"]) < _SIGNED_LASTS
+        if same and (bench.placing or (last and fresh)):
+            return descriptor, head
     trust = publisher.publish(
         [_signed(model) for model in packed],
         lambda sequence: replace(plan, sequence=sequence).to_bytes(),
         passphrase=passphrase,
         now=now,
     )
-    return replace(plan, sequence=trust.sequence), trust
+    descriptor = replace(plan, sequence=trust.sequence)
+    head = _head(descriptor, trust, packed)
+    document = {
+        "sequence": trust.sequence,
+        "signed": rfc3339(now),
+        "descriptor": str(Digest.of(trust.descriptor)),
+        "head": str(Digest.of(head)),
+    }
+    bench.keep_signed(document, head)
+    return descriptor, head
 
 
-def _write_head(
-    writer: ArchiveWriter,
-    descriptor: BundleDescriptor,
-    trust: TrustMetadata,
-    packed: Sequence[PackedModel],
-) -> None:
+def _head(
+    descriptor: BundleDescriptor, trust: TrustMetadata, packed: Sequence[PackedModel]
+) -> bytes:
     small = {Digest.of(data): data for p in packed for data in (p.manifest_bytes, p.config_bytes)}
+    sink = BytesIO()
+    writer = ArchiveWriter(sink)
     writer.add_bytes(layout.LAYOUT_NAME, oci.LAYOUT_FILE)
     for name, data in trust.members:
         writer.add_bytes(layout.TRUST_FOLDER + name, data)
@@ -210,26 +264,46 @@ def _write_head(
     for entry in descriptor.contents:
         if entry.digest in small:
             writer.add_bytes(entry.name, small[entry.digest])
+    return sink.getvalue()
 
 
-def _write_volumes(
-    output: Path,
+def _write_first(
+    bench: Workbench,
+    descriptor: BundleDescriptor,
+    head: bytes,
+    blobs: dict[Digest, Stored],
+    progress: Meter,
+) -> None:
+    """The bundle's one file, or its head."""
+    with bench.output(0) as file:
+        writer = ArchiveWriter(
+            file, start=bench.durable(0), durable=lambda count: bench.note_durable(0, count)
+        )
+        writer.add_raw(head)
+        if not descriptor.volumes:
+            for entry in descriptor.contents:
+                if entry.digest in blobs:
+                    _write_part(writer, Part.all_of(entry), blobs, progress)
+        writer.close()
+
+
+def _write_volume(
+    bench: Workbench,
+    number: int,
     plan: BundleDescriptor,
     blobs: dict[Digest, Stored],
-    form: Form,
     progress: Meter,
-) -> tuple[Path, ...]:
-    paths = tuple(volume_path(output, n) for n in range(1, len(plan.volumes) + 1))
-    for path in paths:
-        check_output(path, overwrite=form.overwrite)
-    for number, (path, parts) in enumerate(zip(paths, plan.volumes, strict=True), 1):
-        with new_file(path) as file:
-            writer = ArchiveWriter(file)
-            writer.add_bytes(layout.VOLUME_NAME, Label(plan.id, number).to_bytes())
-            for part in parts:
-                _write_part(writer, part, blobs, progress)
-            writer.close()
-    return paths
+) -> None:
+    with bench.output(number) as file:
+        writer = ArchiveWriter(
+            file,
+            start=bench.durable(number),
+            durable=lambda count: bench.note_durable(number, count),
+        )
+        writer.add_bytes(layout.VOLUME_NAME, Label(plan.id, number).to_bytes())
+        for part in plan.volumes[number - 1]:
+            _write_part(writer, part, blobs, progress)
+        writer.close()
 
 
 def _write_part(

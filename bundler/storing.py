@@ -1,27 +1,35 @@
 """How each large blob of a bundle will be stored: as it is, in segments, or encoded.
 
-What is encoded is written into a spool folder beside the output before anything is signed: its size
+What is encoded is written into the workbench beside the output before anything is signed: its size
 and digests stand in the signed descriptor, which comes first in the file.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final, Self
 
 from bundler.archive.codec import Compression, Encoding, EncodingChoice, choose_encoding
 from bundler.archive.delta import store_delta
-from bundler.archive.pieces import Segment, encode_stream, write_all
+from bundler.archive.pieces import Segment, encode_pieces, write_all
 from bundler.chunks.recipes import Delta
 from bundler.contents import DELTA, IDENTITY, Entry
-from bundler.files import open_regular
+from bundler.files import open_regular, write_file
 from bundler.sources import LocalModel
+from bundler.workbench import Workbench
+from registry.digest import Digest
+from registry.pipeline import read_some
+from registry.staging import sync_folder
 from registry.verify import VerifyingReader, digest_stream, storage_errors
 from schemas import limits
 from schemas.render import Meter
+
+_PIECE_LINE: Final = re.compile(rb"([0-9]{1,9}) ([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,61 +48,99 @@ class Stored:
 
 
 def store(
-    model: LocalModel, *, compression: Compression, piece: int | None, spool: Path, progress: Meter
+    model: LocalModel,
+    *,
+    compression: Compression,
+    piece: int | None,
+    bench: Workbench,
+    progress: Meter,
 ) -> Stored:
     """Decide how a model's weights are stored, and prepare that.
+
+    What an interrupted attempt decided and encoded is taken over.
 
     Args:
         model: Hashed already.
         compression: What the operator wants.
         piece: Bytes per segment of a blob that travels as it is; None leaves it whole.
-        spool: Folder for encoded bytes.
+        bench: Takes encoded bytes.
         progress: Told of the bytes read.
 
     Raises:
         ContentMismatch: The file changed since it was hashed.
         StorageFull, StorageFailure: The disk says no.
     """
+    entry = bench.entry(model.digest)
+    if entry is None or not _usable(entry, model, bench):
+        entry = _make(model, compression, piece, bench, progress)
+        bench.keep_entry(entry)
+        bench.pieces(model.digest).unlink(missing_ok=True)
+    if entry.encoding == IDENTITY:
+        return Stored(entry, model.path.name, model.open)
+    path = bench.spool(model.digest)
+    return Stored(entry, model.path.name, lambda: open_regular(path))
+
+
+def _usable(entry: Entry, model: LocalModel, bench: Workbench) -> bool:
+    if (entry.digest, entry.size) != (model.digest, model.size):
+        return False
+    path = bench.spool(model.digest)
+    return entry.encoding == IDENTITY or (
+        path.is_file() and path.stat().st_size == entry.stored_size
+    )
+
+
+def _make(
+    model: LocalModel,
+    compression: Compression,
+    piece: int | None,
+    bench: Workbench,
+    progress: Meter,
+) -> Entry:
     if model.delta is not None:
-        return _delta(model, model.delta, compression, spool, progress)
+        return _delta(model, model.delta, compression, bench, progress)
     with model.open() as file, storage_errors(f"cannot read {model.path}"):
         fd = file.fileno()
         choice = choose_encoding(
             lambda offset, length: os.pread(fd, length, offset), model.size, mode=compression
         )
     if choice.encoding is not Encoding.IDENTITY:
-        return _encode(model, choice, spool, progress)
+        return _encode(model, choice, bench, progress)
     if piece is None or model.size <= piece:
-        return Stored(Entry(model.digest, model.size), model.path.name, model.open)
+        return Entry(model.digest, model.size)
     segments = _segments(model, piece, progress)
-    entry = Entry(model.digest, model.size, IDENTITY, piece, segments)
-    return Stored(entry, model.path.name, model.open)
+    return Entry(model.digest, model.size, IDENTITY, piece, segments)
 
 
-def _encode(model: LocalModel, choice: EncodingChoice, spool: Path, progress: Meter) -> Stored:
-    path = spool / model.digest.hex
+def _encode(model: LocalModel, choice: EncodingChoice, bench: Workbench, progress: Meter) -> Entry:
+    path = bench.spool(model.digest)
     progress.begin(f"compressing {model.path.name}", model.size)
     with (
         storage_errors(f"cannot write {path}"),
         model.open() as file,
-        path.open("wb", buffering=0) as sink,
+        _Spool(bench, model.digest, f"{choice.encoding} {choice.level}") as spool,
     ):
+        done = min(len(spool.segments) * limits.PIECE_BYTES, model.size)
         source = VerifyingReader(file, model.digest, model.size)
-        segments = encode_stream(source, model.size, choice, sink, progress=progress.advance)
-    entry = Entry(
+        _pass_over(source, done, progress)
+        if done < model.size:
+            with closing(encode_pieces(source, model.size - done, choice)) as pieces:
+                for each in pieces:
+                    spool.add(each.segment, each.data)
+                    progress.advance(each.raw_size)
+    return Entry(
         model.digest,
         model.size,
         str(choice.encoding),
         limits.PIECE_BYTES,
-        tuple(segments),
+        tuple(spool.segments),
     )
-    return Stored(entry, model.path.name, lambda: open_regular(path))
 
 
 def _delta(
-    model: LocalModel, delta: Delta, compression: Compression, spool: Path, progress: Meter
-) -> Stored:
-    path = spool / model.digest.hex
+    model: LocalModel, delta: Delta, compression: Compression, bench: Workbench, progress: Meter
+) -> Entry:
+    path = bench.spool(model.digest)
     progress.begin(f"taking the difference of {model.path.name}", delta.recipe.literal_size)
     segments = []
     with (
@@ -106,8 +152,9 @@ def _delta(
             write_all(sink, piece.data)
             segments.append(piece.segment)
             progress.advance(piece.raw_size)
-    entry = Entry(model.digest, model.size, DELTA, limits.PIECE_BYTES, tuple(segments), delta.bases)
-    return Stored(entry, model.path.name, lambda: open_regular(path))
+        os.fsync(sink.fileno())
+        sync_folder(path.parent)
+    return Entry(model.digest, model.size, DELTA, limits.PIECE_BYTES, tuple(segments), delta.bases)
 
 
 def _segments(model: LocalModel, piece: int, progress: Meter) -> tuple[Segment, ...]:
@@ -115,3 +162,89 @@ def _segments(model: LocalModel, piece: int, progress: Meter) -> tuple[Segment, 
     with model.open() as file:
         sizes = (min(piece, model.size - offset) for offset in range(0, model.size, piece))
         return tuple(Segment(n, digest_stream(file, n, progress.advance)) for n in sizes)
+
+
+def _pass_over(source: VerifyingReader, count: int, progress: Meter) -> None:
+    """Read what was encoded by an earlier attempt once more: the whole must have its digest."""
+    view = memoryview(bytearray(min(count, limits.IO_CHUNK)))
+    while count:
+        got = read_some(source, view[:count])
+        count -= got
+        progress.advance(got)
+
+
+class _Spool:
+    """Encoded pieces on their way to the disk; goes on behind those that are there for good.
+
+    Args:
+        bench: Whose folder takes them.
+        blob: What is encoded.
+        how: Pieces that were encoded otherwise are dropped.
+
+    Attributes:
+        segments: What the pieces have become, those from earlier included.
+    """
+
+    def __init__(self, bench: Workbench, blob: Digest, how: str) -> None:
+        self._path = bench.spool(blob)
+        self._notes_path = bench.pieces(blob)
+        self._how = f"{how}\n".encode()
+        self.segments: list[Segment] = []
+        self._unsynced: list[Segment] = []
+
+    def __enter__(self) -> Self:
+        self._read_notes()
+        size = sum(segment.size for segment in self.segments)
+        if not self._path.is_file() or self._path.stat().st_size < size:
+            size, self.segments = 0, []
+        self._file = _open(self._path, size)
+        notes = self._how + b"".join(map(_line, self.segments))
+        write_file(self._notes_path, notes)  # this makes the other file's name durable too
+        self._notes = _open(self._notes_path, len(notes))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._sync()
+        finally:
+            self._notes.close()
+            self._file.close()
+
+    def add(self, segment: Segment, data: bytes) -> None:
+        """Write the next piece."""
+        if sum(s.size for s in self._unsynced) + segment.size > limits.SEGMENT_BYTES:
+            self._sync()
+        write_all(self._file, data)
+        self.segments.append(segment)
+        self._unsynced.append(segment)
+
+    def _sync(self) -> None:
+        os.fdatasync(self._file.fileno())
+        write_all(self._notes, b"".join(map(_line, self._unsynced)))
+        os.fdatasync(self._notes.fileno())
+        self._unsynced = []
+
+    def _read_notes(self) -> None:
+        if not self._notes_path.is_file():
+            return
+        first, *lines = self._notes_path.read_bytes().split(b"\n")
+        if first + b"\n" != self._how:
+            return
+        for line in lines[:-1]:
+            match = _PIECE_LINE.fullmatch(line)
+            if match is None:
+                return
+            self.segments.append(Segment(int(match[1]), Digest("sha256", match[2].decode())))
+
+
+def _open(path: Path, size: int) -> BinaryIO:
+    """For writing behind the first ``size`` bytes; what follows them is dropped."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    os.ftruncate(fd, size)
+    os.lseek(fd, size, os.SEEK_SET)
+    return os.fdopen(fd, "r+b", buffering=0)
+
+
+def _line(segment: Segment) -> bytes:
+    return f"{segment.size} {segment.digest.hex}\n".encode()
