@@ -1,0 +1,185 @@
+"""What the four questions (inspect, verify, plan, diff) answer, for people and for scripts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final
+
+from bundler.clock import rfc3339
+from bundler.contents import Entry
+from bundler.inspecting import Contents, Inspected, ModelClaim, VolumeClaim
+from schemas.render import Output, bytes_text
+
+NOT_VERIFIED: Final = "NOT VERIFIED: this is what the bundle says of itself, whoever wrote it."
+_SHOWN: Final = 100  # rows of a table for people; --json has all
+
+
+def inspected(out: Output, result: Inspected) -> None:
+    """``bundle inspect``."""
+    contents, claims = result.contents, result.claims
+    descriptor = contents.descriptor
+    out.line(NOT_VERIFIED)
+    out.fields(
+        [
+            ("bundle", f"{descriptor.sequence} of {descriptor.publisher}"),
+            ("id", descriptor.id),
+            ("issued", descriptor.issued_at),
+            *((f"root v{root.version}", root.fingerprint.hex) for root in claims.roots),
+            ("payload", _payload(descriptor.contents)),
+            ("requires", _requires(contents)),
+        ]
+    )
+    _models(out, contents.models)
+    _blobs(out, contents.large)
+    _volumes(out, contents.volumes)
+    if descriptor.parity is not None:
+        out.line(f"parity: {descriptor.parity.volumes} more volumes")
+    expiries = (
+        [("root", claims.roots[-1].version, claims.roots[-1].expires)] if claims.roots else []
+    )
+    expiries += [(role, version, moment) for role, (version, moment) in claims.roles.items()]
+    rows = ((role, version, rfc3339(moment)) for role, version, moment in expiries)
+    _table(out, ("ROLE", "VERSION", "EXPIRES"), rows, ("VERSION",))
+    out.note("Whom to believe says `bundle verify`; its root must be the one on paper.")
+    out.result({"verified": False, **contents_document(contents), "trust": _trust(result)})
+
+
+def contents_document(contents: Contents) -> dict[str, Any]:
+    """What a bundle says that it holds."""
+    descriptor = contents.descriptor
+    return {
+        "bundle": {
+            "id": descriptor.id,
+            "sequence": descriptor.sequence,
+            "issuedAt": descriptor.issued_at,
+            "publisher": descriptor.publisher,
+            "bytes": contents.stored_size,
+        },
+        "models": [
+            {
+                "name": str(model.bundled.reference),
+                "manifest": str(model.bundled.manifest.digest),
+                "bytes": model.size,
+                "architecture": model.architecture,
+                "quantization": model.quantization,
+                "parameters": model.parameters,
+                "licenses": list(model.licenses),
+            }
+            for model in contents.models
+        ],
+        "contents": [
+            {
+                "digest": str(entry.digest),
+                "bytes": entry.size,
+                "encoding": entry.encoding,
+                "stored": entry.stored_size,
+                "segments": len(entry.parts),
+                "bases": [str(base) for base in entry.bases],
+            }
+            for entry in descriptor.contents
+        ],
+        "requires": [{"digest": str(digest), "bytes": n} for digest, n in descriptor.requires],
+        "volumes": [_volume(volume) for volume in contents.volumes],
+        "parityVolumes": descriptor.parity.volumes if descriptor.parity else 0,
+    }
+
+
+def _volume(volume: VolumeClaim) -> dict[str, Any]:
+    return {
+        "number": volume.number,
+        "bytes": volume.size,
+        "parts": volume.parts,
+        "path": str(volume.path) if volume.path else None,
+        "found": volume.found,
+    }
+
+
+def _trust(result: Inspected) -> dict[str, Any]:
+    return {
+        "roots": [
+            {
+                "version": root.version,
+                "fingerprint": str(root.fingerprint),
+                "expires": rfc3339(root.expires),
+            }
+            for root in result.claims.roots
+        ],
+        "roles": {
+            role: {"version": version, "expires": rfc3339(moment)}
+            for role, (version, moment) in result.claims.roles.items()
+        },
+    }
+
+
+def _models(out: Output, models: tuple[ModelClaim, ...]) -> None:
+    rows = (
+        (
+            model.bundled.reference,
+            bytes_text(model.size),
+            model.architecture or "?",
+            model.quantization or "?",
+            ", ".join(model.licenses) or "none given",
+        )
+        for model in models
+    )
+    _table(out, ("MODEL", "SIZE", "ARCH", "QUANT", "LICENCE"), rows, ("SIZE",))
+
+
+def _blobs(out: Output, entries: tuple[Entry, ...]) -> None:
+    rows = (
+        (e.digest.short, bytes_text(e.size), e.encoding, bytes_text(e.stored_size), len(e.parts))
+        for e in entries
+    )
+    right = ("SIZE", "STORED", "SEGMENTS")
+    _table(out, ("BLOB", "SIZE", "ENCODING", "STORED", "SEGMENTS"), rows, right)
+
+
+def _volumes(out: Output, volumes: tuple[VolumeClaim, ...]) -> None:
+    rows = ((v.number, bytes_text(v.size), v.parts, _found(v)) for v in volumes)
+    _table(out, ("VOLUME", "SIZE", "PARTS", "FILE"), rows, ("VOLUME", "SIZE", "PARTS"))
+
+
+def _found(volume: VolumeClaim) -> str:
+    if volume.path is None:
+        return "not here"
+    if volume.found == volume.size:
+        return volume.path.name
+    return f"{volume.path.name}, but it has {volume.found} of {volume.size} bytes"
+
+
+def _table(
+    out: Output,
+    headers: tuple[str, ...],
+    rows: Iterable[tuple[object, ...]],
+    right: tuple[str, ...],
+) -> None:
+    """A table after an empty line; none without rows, and its front where it is long."""
+    everything = list(rows)
+    if not everything:
+        return
+    out.line()
+    out.table(headers, everything[:_SHOWN], right=right)
+    if len(everything) > _SHOWN:
+        out.line(f"… and {len(everything) - _SHOWN} more; --json shows all")
+
+
+def _payload(entries: tuple[Entry, ...]) -> str:
+    size = sum(entry.size for entry in entries)
+    return f"{bytes_text(size)}, stored in {encodings_text(entries)}"
+
+
+def encodings_text(entries: Iterable[Entry]) -> str:
+    """How many bytes are stored how: ``1.2 GB zstd, 93 MB identity``."""
+    stored: Counter[str] = Counter()
+    for entry in entries:
+        stored[entry.encoding] += entry.stored_size
+    return ", ".join(f"{bytes_text(n)} {encoding}" for encoding, n in stored.most_common())
+
+
+def _requires(contents: Contents) -> str:
+    required = contents.descriptor.requires
+    if not required:
+        return ""
+    size = sum(size for _, size in required)
+    return f"{len(required)} blobs ({bytes_text(size)}) that must be there already"

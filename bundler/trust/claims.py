@@ -1,0 +1,63 @@
+"""What a bundle's metadata says of itself, read strictly and believed not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from bundler.trust import envelope, names
+from registry.digest import Digest
+from schemas.errors import MalformedArchive
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRoot:
+    """One root of a bundle's chain.
+
+    Attributes:
+        version: From 1.
+        fingerprint: Of its file: what a site would compare with the publisher's paper.
+        expires: UTC.
+    """
+
+    version: int
+    fingerprint: Digest
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What the metadata files say; no signature was looked at.
+
+    Attributes:
+        roots: By rising version.
+        roles: Every other role, to version and expiry (UTC).
+    """
+
+    roots: tuple[ClaimedRoot, ...]
+    roles: Mapping[str, tuple[int, datetime]]
+
+
+def read_claims(files: Mapping[str, bytes]) -> Claims:
+    """Parse metadata files without believing them.
+
+    Args:
+        files: Name to bytes, without their folder; bounded by the reader.
+
+    Raises:
+        MalformedArchive: A name that no metadata file has, or a role twice.
+        MalformedDocument: A file is not in the one accepted form.
+    """
+    roots: list[ClaimedRoot] = []
+    roles: dict[str, tuple[int, datetime]] = {}
+    for name, data in files.items():
+        role, version = names.parse_member(name)
+        read = envelope.read(role, data, version=version)
+        if role == names.ROOT:
+            roots.append(ClaimedRoot(read.version, Digest.of(data), read.expires))
+        elif role in roles:
+            raise MalformedArchive("trust metadata has a role twice", why=role)
+        else:
+            roles[role] = (read.version, read.expires)
+    return Claims(tuple(sorted(roots, key=lambda root: root.version)), roles)
