@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from bundler.clock import rfc3339
@@ -35,9 +35,8 @@ def inspected(out: Output, result: Inspected) -> None:
     _volumes(out, contents.volumes)
     if descriptor.parity is not None:
         out.line(f"parity: {descriptor.parity.volumes} more volumes")
-    expiries = (
-        [("root", claims.roots[-1].version, claims.roots[-1].expires)] if claims.roots else []
-    )
+    newest = claims.roots[-1:]
+    expiries = [("root", root.version, root.expires) for root in newest]
     expiries += [(role, version, moment) for role, (version, moment) in claims.roles.items()]
     rows = ((role, version, rfc3339(moment)) for role, version, moment in expiries)
     _table(out, ("ROLE", "VERSION", "EXPIRES"), rows, ("VERSION",))
@@ -150,9 +149,9 @@ def _found(volume: VolumeClaim) -> str:
 
 def _table(
     out: Output,
-    headers: tuple[str, ...],
-    rows: Iterable[tuple[object, ...]],
-    right: tuple[str, ...],
+    headers: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    right: Sequence[str],
 ) -> None:
     """A table after an empty line; none without rows, and its front where it is long."""
     everything = list(rows)

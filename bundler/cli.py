@@ -131,6 +131,18 @@ def verify(
     render.verified(out, verified)
 
 
+@app.command()
+def inspect(paths: Paths, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
+    """Show what a bundle says that it holds. Nothing is verified, no store is touched.
+
+    Give - to read it from standard input.
+    """
+    from bundler import answers
+    from bundler.inspecting import inspect_paths
+
+    answers.inspected(Output(json=json, quiet=quiet), inspect_paths(paths))
+
+
 @keys.command("init")
 def keys_init(
     name: Annotated[str, typer.Option(help="The publisher's name, for people.")] = "publisher",

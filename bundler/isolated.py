@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from bundler.clock import now
 from bundler.files import open_regular
@@ -53,8 +54,8 @@ def import_paths(
     Raises:
         UsageError: No bundle among the files, or several.
     """
-    if paths == [Path("-")]:
-        with os.fdopen(os.dup(0), "rb", buffering=0) as pipe, Store.open(home) as store:
+    if is_pipe(paths):
+        with standard_input() as pipe, Store.open(home) as store:
             return import_bundle(store, pipe, {}, wishes=wishes, now=now(), progress=progress)
     media = look(paths)  # before a store is made for nothing
     with Store.open(home) as store:
@@ -74,6 +75,9 @@ def import_paths(
 
 def verify_paths(home: Path, paths: Sequence[Path], wishes: Wishes, progress: Meter) -> Verified:
     """See :func:`bundler.verifying.verify_bundle`; the paths are as for :func:`import_paths`."""
+    if is_pipe(paths):
+        with standard_input() as pipe, Store.open(home) as store:
+            return verify_bundle(store, pipe, {}, wishes=wishes, now=now(), progress=progress)
     media = look(paths)
     with Store.open(home) as store:
         head, volumes = _find(store, media)
@@ -83,8 +87,52 @@ def verify_paths(home: Path, paths: Sequence[Path], wishes: Wishes, progress: Me
             )
 
 
+def is_pipe(paths: Sequence[Path]) -> bool:
+    """Whether the bundle comes from standard input.
+
+    Raises:
+        UsageError: From there and from files at once.
+    """
+    if Path("-") in paths and len(paths) > 1:
+        raise UsageError(
+            "standard input cannot be read beside files", hint="Give - alone, or files alone"
+        )
+    return list(paths) == [Path("-")]
+
+
+def standard_input() -> BinaryIO:
+    """Standard input, unbuffered; closing it leaves the process's own open.
+
+    Raises:
+        UsageError: It is a terminal.
+        StorageFailure: It is closed.
+    """
+    with storage_errors("cannot read standard input"):
+        pipe = os.fdopen(os.dup(0), "rb", buffering=0)
+    if pipe.isatty():
+        pipe.close()
+        raise UsageError("a bundle is no text to be typed", hint="Pipe it: cat BUNDLE | … -")
+    return pipe
+
+
 def _find(store: Store, media: Media) -> tuple[Path, dict[int, Path]]:
     """The head among the files, or the one kept from an earlier sitting; and its volumes."""
+    return find_bundle(media, lambda bundle: staged_head(store, bundle))
+
+
+def find_bundle(
+    media: Media, staged: Callable[[str], Path | None] = lambda _: None
+) -> tuple[Path, dict[int, Path]]:
+    """The one bundle among the files: its head, and its volumes by number.
+
+    Args:
+        media: The files.
+        staged: Finds the head of a bundle that was kept in an earlier sitting.
+
+    Raises:
+        UsageError: They are of several bundles.
+        NotFound: There is none, or no head.
+    """
     bundle = one_bundle(media)
     if len(media.heads) > 1:
         raise UsageError(
@@ -96,7 +144,7 @@ def _find(store: Store, media: Media) -> tuple[Path, dict[int, Path]]:
         return media.heads[0], media.of(bundle) if bundle else {}
     if bundle is None:
         raise NotFound("there is no bundle here", hint="Give the bundle's file, or its folder")
-    head = staged_head(store, bundle)
+    head = staged(bundle)
     if head is None:
         raise NotFound(
             "these are volumes without their head", hint="Give the bundle's head file too"
