@@ -105,7 +105,7 @@ NUM_PARALLEL: Final = 256  # LLAMA_MAX_SEQ of llama.cpp; more sequences abort th
 PROMPT_TOKENS_BESIDE: Final = 128  # prompt tokens in a step that also continues running answers
 WORKERS: Final = 64  # processes that one launcher will have at a time
 LAUNCHER_SECONDS: Final = 10  # for an answer of the launcher: it only forks and execs
-WORKER_STOP_SECONDS: Final = 5  # for a worker to leave by itself before it is killed
+WORKER_STOP_SECONDS: Final = 2  # for a worker to leave by itself before it is killed
 
 # -- encodings of large blobs ---------------------------------------------------------------------
 PIECE_BYTES: Final = 16 * MIB  # raw bytes of one zstd frame: two being coded fit 150 MiB of memory

@@ -111,7 +111,7 @@ class _Vocabulary:
 
     @cached_property
     def longest_text(self) -> int:
-        return max(1, *(len(self.piece(token)) for token in range(self.size)))
+        return max(1, max(len(self.piece(token)) for token in range(self.size)))
 
     def piece(self, token: int) -> bytes:
         """What a token adds to the text; nothing for special ones."""

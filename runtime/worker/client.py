@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
-from collections.abc import AsyncGenerator, Iterator
-from dataclasses import asdict
-from typing import Any, Final, Self, TypeVar, cast
+import socket
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import asdict, replace
+from typing import Any, Final, Protocol, Self, TypeVar, cast
 
-from runtime.launcher import Launcher
 from runtime.messages import (
     Event,
     Failed,
@@ -27,6 +28,22 @@ T = TypeVar("T")
 _STATUS_SECONDS: Final = 1.0  # between a socket's end and the launcher's word on why
 
 
+class Spawner(Protocol):
+    """What starts and ends processes (:class:`runtime.launcher.Launcher`)."""
+
+    async def spawn(self) -> tuple[socket.socket, int]:
+        """Start a worker; this end of the socket to it, and its process id."""
+        ...
+
+    def watch(self, pid: int, callback: Callable[[int], None]) -> None:
+        """Call back once with the exit status."""
+        ...
+
+    def kill(self, pid: int) -> None:
+        """End a worker at once, if it still runs."""
+        ...
+
+
 class Worker:
     """One worker process with one loaded model. Made by :meth:`start`; used from one event loop.
 
@@ -35,12 +52,15 @@ class Worker:
         closed: Done when the process is gone; its result says why.
     """
 
-    def __init__(self, launcher: Launcher, pid: int) -> None:
+    def __init__(self, launcher: Spawner, pid: int) -> None:
         loop = asyncio.get_running_loop()
         self._launcher = launcher
         self._pid = pid
         self._transport: asyncio.Transport | None = None
-        self._jobs: dict[int, asyncio.Queue[Event | WorkerFailed]] = {}
+        # By the id on the wire, which is ours and never used twice: what still arrives for a job
+        # that was cancelled is nobody else's. With each the caller's own id.
+        self._jobs: dict[int, tuple[int, asyncio.Queue[Event | WorkerFailed]]] = {}
+        self._numbers = itertools.count(1)
         self._greeting: asyncio.Future[dict[str, Any]] = loop.create_future()
         self._probes: list[asyncio.Future[list[dict[str, Any]]]] = []
         self._exit: asyncio.Future[int] = loop.create_future()
@@ -53,9 +73,7 @@ class Worker:
     # -- what the scheduler calls -----------------------------------------------------------------
 
     @classmethod
-    async def start(
-        cls, launcher: Launcher, spec: WorkerSpec, seconds: float | None = None
-    ) -> Self:
+    async def start(cls, launcher: Spawner, spec: WorkerSpec, seconds: float | None = None) -> Self:
         """Start a process and load a model in it.
 
         Args:
@@ -106,20 +124,19 @@ class Worker:
         Closing the iterator early, or cancelling the task that waits on it, cancels the job.
 
         Args:
-            job: Its id must not be that of another job in flight here.
+            job: Its events carry its id; two jobs with one id do not get in each other's way.
 
         Raises:
             WorkerFailed: The process is gone or died. The job is lost.
         """
         if not self.alive:
             raise WorkerFailed("the worker is gone")
-        if job.id in self._jobs:
-            raise WorkerFailed("two jobs have the same id")
         queue: asyncio.Queue[Event | WorkerFailed] = asyncio.Queue()
-        self._jobs[job.id] = queue
+        number = next(self._numbers)
+        self._jobs[number] = (job.id, queue)
         over = False
         try:
-            self._send({"op": "submit", "job": job.document()})
+            self._send({"op": "submit", "job": replace(job, id=number).document()})
             while not over:
                 event = await queue.get()
                 over = isinstance(event, Finished | Failed | WorkerFailed)
@@ -127,9 +144,9 @@ class Worker:
                     raise event
                 yield event
         finally:
-            self._jobs.pop(job.id, None)
+            del self._jobs[number]
             if not over and self.alive:
-                self._send({"op": "cancel", "id": job.id})
+                self._send({"op": "cancel", "id": number})
 
     async def probe(self) -> list[dict[str, Any]]:
         """Try every way out from inside the worker; what came of each attempt, as JSON objects.
@@ -174,9 +191,9 @@ class Worker:
         if "events" in document:
             for entry in document["events"]:
                 event = event_from_document(entry)
-                queue = self._jobs.get(event.job)
-                if queue is not None:  # else its caller has gone
-                    queue.put_nowait(event)
+                if event.job in self._jobs:  # else its caller has gone
+                    job, queue = self._jobs[event.job]
+                    queue.put_nowait(event if event.job == job else replace(event, job=job))
         elif "probe" in document:
             _resolve(self._probes.pop(0), document["probe"])
         elif "ready" in document:
@@ -196,7 +213,7 @@ class Worker:
     async def _tell_everybody(self, why: str) -> None:
         why = why or await self._status()
         self._launcher.kill(self._pid)  # a worker without its socket is of no use, whatever it does
-        for queue in self._jobs.values():
+        for _, queue in self._jobs.values():
             queue.put_nowait(self._died(why))
         self._reject(self._greeting, why)
         while self._probes:
