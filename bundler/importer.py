@@ -50,6 +50,7 @@ from schemas.errors import (
     IncompleteBundle,
     NotFound,
     SealiftError,
+    StorageFailure,
     StorageFull,
     StoreBusy,
     TrustError,
@@ -183,13 +184,14 @@ def import_bundle(
             head = trusted.read_rest(lambda data: _take_small(area, data))
             check_requirements(store, trusted.descriptor)
             if trusted.descriptor.volumes:
-                _keep_head(area, source)
+                _keep_head(area, source, trusted.reader.position)
             complete = _assemble(store, area, head, volumes, wanted, progress)
             if complete != wanted and not (wishes.partial and complete):
                 raise _incomplete(head, area)
             models = tuple(_verified(store, area, head, model) for model in complete)
         verified = Verified(trusted.descriptor, models, trusted.trust, trusted.trusted_before)
-        with store.lock():
+        keep = bool(trusted.descriptor.volumes)
+        with store.lock(), _drop_on_refusal(area, keep=keep, also=StorageFailure):
             record = _install(store, area, verified, now)
         if complete == wanted:
             area.discard()
@@ -217,12 +219,17 @@ def _area(store: Store, descriptor: BundleDescriptor) -> Iterator[StagingArea]:
 
 
 @contextmanager
-def _drop_on_refusal(area: StagingArea, *, keep: bool) -> Iterator[None]:
-    """A bundle that is refused leaves nothing; an interruption leaves what can be gone on with."""
+def _drop_on_refusal(
+    area: StagingArea, *, keep: bool, also: type[SealiftError] = StorageFull
+) -> Iterator[None]:
+    """A bundle that is refused leaves nothing; an interruption leaves what can be gone on with.
+
+    So does a full disk; and while the store itself is written, ``also`` any other trouble with it.
+    """
     try:
         with advice():
             yield
-    except (ContentError, TrustError, StorageFull) as error:
+    except (ContentError, TrustError, StorageFull, also) as error:
         if not keep or isinstance(error, BlobsMissing):
             area.discard()
         raise
@@ -248,13 +255,13 @@ def _take_small(area: StagingArea, data: bytes) -> None:
         area.add_bytes(data)
 
 
-def _keep_head(area: StagingArea, source: BinaryIO) -> None:
-    """Later sittings may come with volumes alone."""
+def _keep_head(area: StagingArea, source: BinaryIO, size: int) -> None:
+    """Later sittings may come with volumes alone, and verify this copy anew."""
     if not source.seekable():
         return
     with storage_errors("cannot keep the bundle's head"):
         source.seek(0)
-        data = source.read()
+        data = source.read(size)
     write_file(area.folder / _HEAD, data)
 
 
@@ -399,7 +406,7 @@ def _install(store: Store, area: StagingArea, verified: Verified, now: datetime)
         area.install(wanted)
         _commit(store, verified, record)
     except BaseException:
-        _withdraw(store, list(fresh))
+        _withdraw(store, area, list(fresh))
         raise
     return record
 
@@ -422,8 +429,8 @@ def _commit(store: Store, verified: Verified, record: dict[str, Any]) -> None:
         )
 
 
-def _withdraw(store: Store, blobs: Sequence[Digest]) -> None:
-    """Take blobs out again that were installed for a commit which failed.
+def _withdraw(store: Store, area: StagingArea, blobs: Sequence[Digest]) -> None:
+    """Take blobs back that were installed for a commit which failed: they wait in the area again.
 
     Whoever else claimed one meanwhile holds a link of its own to it. Only where the file system has
     no links must they stay, for collection, while another import is under way.
@@ -433,4 +440,5 @@ def _withdraw(store: Store, blobs: Sequence[Digest]) -> None:
         if store.blobs.live_areas() > 1 or not known.keys().isdisjoint(blobs):
             return
         for digest in blobs:
-            store.blobs.path(digest).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                store.blobs.path(digest).replace(area.path(digest))

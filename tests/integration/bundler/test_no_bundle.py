@@ -145,8 +145,6 @@ def check_stream_is_truncated(site: Site, data: bytes) -> None:
         Output(quiet=True).progress() as meter,
         pytest.raises(TruncatedBundle) as caught,
     ):
-        import_bundle(
-            store, source, {}, wishes=Wishes(), now=datetime.now(UTC), progress=meter
-        )
+        import_bundle(store, source, {}, wishes=Wishes(), now=datetime.now(UTC), progress=meter)
     assert caught.value.hint
     assert site.snapshot() == before

@@ -63,7 +63,7 @@ def run_at_once(site: Site, *bundles: Path) -> list[tuple[int, str]]:
 def all_verified(site: Site, count: int) -> bool:
     """Whether one import has installed its three blobs and the others have theirs in staging."""
     areas = [path for path in (site.home / "staging").iterdir() if path.is_dir()]
-    full = [area for area in areas if len(list(area.iterdir())) == 3]
+    full = [area for area in areas if len(list(area.glob(f"sha256-{'?' * 64}"))) == 3]
     installed = len(list((site.home / "blobs" / "sha256").iterdir())) >= 3
     return len(areas) == count and len(full) == count - 1 and installed
 

@@ -166,7 +166,7 @@ def test_config_follows_its_schema_and_guesses_nothing(
         "title": "Tiny Test",
         "family": "llama",
         "version": "f32",
-        "licenses": ["apache-2.0"],
+        "licenses": ["Apache-2.0"],
     }
     assert document["modelfs"] == {"type": "layers", "diffIds": [str(model.digest)]}
     bare = tmp_path / "bare.gguf"
