@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bundler.trust.publisher import Publisher
+from schemas import limits
 from schemas.errors import StorageFailure, StorageFull
+from tests.gguf_files import Pieces, string
 from tests.support.bundle_simulator import WEIGHTS, Forgery, forge, twin
 from tests.support.publisher_simulator import Simulator
 from tests.support.site import Site, check_line, check_sound
@@ -80,8 +84,6 @@ def check_result(found: dict[str, Any]) -> None:
 @pytest.fixture
 def medium(publisher: Simulator, stick: Stick) -> Path:
     """A bundle of some 400 KiB in several models: more than one thing can fail."""
-    from tests.gguf_files import Pieces, string
-
     pieces = [
         Pieces().with_value("x.padding", string(bytes([65 + n]) * 100_000)).build()
         for n in range(4)
@@ -222,3 +224,45 @@ def test_root_that_does_not_fit(workspace: Path, tmp_path: Path) -> None:
     done = with_file_limit(100, workspace, "keys", "root", "-o", tmp_path / "root.json", "--json")
     assert done.returncode == StorageFull.exit_code, done
     assert list(tmp_path.iterdir()) == []
+
+
+def test_commit_that_fails_keeps_what_came_of_volumes(workspace: Path, tmp_path: Path) -> None:
+    """The volumes are on another continent by now; only the commit is done again."""
+    source = tmp_path / "large.gguf"
+    padding = string(bytes(range(32, 127)) * 10_000)
+    source.write_bytes(Pieces().with_value("x.padding", padding).build())
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    head = stick / "models.tar"
+    size = limits.VOLUME_BYTES_MIN
+    options = ("--passphrase-file", workspace / "passphrase", "--volume-size", size)
+    connected = Site(workspace)
+    name = ("--name", "library/tiny:1", "--compression", "none")
+    made = connected.bundle("create", source, "-o", head, *name, *options, "--json")
+    assert made.code == 0, made
+    root = tmp_path / "root.json"
+    assert connected.bundle("keys", "root", "-o", root).code == 0
+    target = Site(tmp_path / "home")
+    fingerprint = made.document["rootFingerprint"]
+    pin = ("trust", "init", "--root", root, "--fingerprint", fingerprint)
+    assert target.bundle(*pin).code == 0
+    before = target.snapshot()
+    with closing(sqlite3.connect(target.home / "catalog.db", isolation_level=None)) as other:
+        # Larger than the largest blob; the catalogue's log reaches it through this writer.
+        other.execute("PRAGMA wal_autocheckpoint = 0")
+        limit = source.stat().st_size + 60 * KIB
+        other.execute("CREATE TABLE ballast (data BLOB)")
+        while (target.home / "catalog.db-wal").stat().st_size < limit:
+            other.execute("INSERT INTO ballast VALUES (zeroblob(4000))")
+        done = with_file_limit(limit, target.home, "import", stick, "--json")
+        other.execute("DROP TABLE ballast")
+    assert done.returncode in FULL, done
+    assert "catalogue" in json.loads(done.stderr)["error"]["what"]
+    after = target.snapshot()
+    assert after.blobs == before.blobs
+    assert target.models() == []
+    for volume in stick.glob("*.v*"):
+        volume.unlink()
+    again = target.bundle("import", head, "--json")
+    assert again.code == 0, again
+    assert check_sound(target.home) == ["library/tiny:1"]
