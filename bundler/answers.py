@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from bundler.clock import rfc3339
+from bundler.comparing import Difference
 from bundler.contents import Entry
 from bundler.inspecting import Contents, Inspected, ModelClaim, VolumeClaim
 from schemas.render import Output, bytes_text
@@ -42,6 +43,58 @@ def inspected(out: Output, result: Inspected) -> None:
     _table(out, ("ROLE", "VERSION", "EXPIRES"), rows, ("VERSION",))
     out.note("Whom to believe says `bundle verify`; its root must be the one on paper.")
     out.result({"verified": False, **contents_document(contents), "trust": _trust(result)})
+
+
+def difference(out: Output, result: Difference) -> None:
+    """``bundle diff``."""
+    for side in (result.before, result.after):
+        if not side.verified:
+            out.line(f"NOT VERIFIED: {side.name}: {side.doubt}")
+    before, after = result.before.models, result.after.models
+    for mark, names in (("-", result.removed), ("+", result.added)):
+        for name in names:
+            out.line(f"{mark} {name}  {(after if mark == '+' else before)[name].short}")
+    for name in result.changed:
+        out.line(f"~ {name}  {before[name].short} → {after[name].short}")
+    if not (result.added or result.removed or result.changed):
+        out.line("the models are the same")
+    shared, fresh = result.shared, result.fresh
+    pairs = [
+        ("unchanged", f"{len(result.unchanged)} models"),
+        ("shared", f"{len(shared)} blobs, {bytes_text(sum(shared.values()))}"),
+        ("new", f"{len(fresh)} blobs, {bytes_text(sum(fresh.values()))}"),
+        ("to carry", bytes_text(result.transfer)),
+    ]
+    if result.absent:
+        size = bytes_text(sum(result.absent.values()))
+        pairs.append(("not carried", f"{len(result.absent)} blobs, {size}: to be there already"))
+    out.fields(pairs)
+    out.result(_difference_document(result))
+
+
+def _difference_document(result: Difference) -> dict[str, Any]:
+    before, after = result.before.models, result.after.models
+    sides = {
+        key: {"name": side.name, "verified": side.verified, "doubt": side.doubt}
+        for key, side in (("before", result.before), ("after", result.after))
+    }
+    groups = {"shared": result.shared, "new": result.fresh, "notCarried": result.absent}
+    return {
+        **sides,
+        "same": before == after,
+        "added": [{"name": name, "manifest": str(after[name])} for name in result.added],
+        "removed": [{"name": name, "manifest": str(before[name])} for name in result.removed],
+        "changed": [
+            {"name": name, "before": str(before[name]), "after": str(after[name])}
+            for name in result.changed
+        ],
+        "unchanged": list(result.unchanged),
+        **{
+            key: {"blobs": len(blobs), "bytes": sum(blobs.values())}
+            for key, blobs in groups.items()
+        },
+        "transferBytes": result.transfer,
+    }
 
 
 def contents_document(contents: Contents) -> dict[str, Any]:

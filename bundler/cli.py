@@ -143,6 +143,25 @@ def inspect(paths: Paths, json: JsonFlag = False, quiet: QuietFlag = False) -> N
     answers.inspected(Output(json=json, quiet=quiet), inspect_paths(paths))
 
 
+@app.command()
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="A bundle, or the word store.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
+    publisher: Publisher = None,
+    json: JsonFlag = False,
+) -> None:
+    """Show what turns A into B: models, blobs, and the bytes to carry.
+
+    Each is a bundle's file or folder, or `store`. What cannot be verified here is compared too, and
+    marked so. Differences do not change the exit code; see "same" in --json.
+    """
+    from bundler import answers
+    from bundler.comparing import compare
+    from schemas.settings import load
+
+    answers.difference(Output(json=json), compare(load().home, before, after, publisher))
+
+
 @keys.command("init")
 def keys_init(
     name: Annotated[str, typer.Option(help="The publisher's name, for people.")] = "publisher",

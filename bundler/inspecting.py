@@ -244,6 +244,7 @@ def look_into(
 
     Raises:
         ContentError, OutsideClosure: It is no bundle, or contradicts itself.
+        TrustError: The pinned root that was asked for does not vouch for it.
         EnvironmentFault: It cannot be read.
     """
     with advice():
@@ -253,6 +254,8 @@ def look_into(
         try:
             trusted = trust_front(catalogue, front, anchor=anchor, now=now)
         except TrustError as error:
+            if anchor is not None:
+                raise
             doubt = f"{error.what}: {error.why}" if error.why else error.what
             return Looked(read_contents(front, volumes), None, doubt)
         configs = Configs(trusted.descriptor)
