@@ -9,6 +9,7 @@ from typing import Any, Final
 from bundler.clock import rfc3339
 from bundler.comparing import Difference
 from bundler.contents import Entry
+from bundler.exporting import Exported
 from bundler.inspecting import Contents, Inspected, ModelClaim, VolumeClaim
 from schemas.render import Output, bytes_text
 
@@ -95,6 +96,30 @@ def _difference_document(result: Difference) -> dict[str, Any]:
         },
         "transferBytes": result.transfer,
     }
+
+
+def exported(out: Output, result: Exported) -> None:
+    """``bundle export``."""
+    for model in result.models:
+        out.line(f"model  {model.reference}  {model.manifest.digest.short}")
+    size = sum(result.blobs.values())
+    out.line(f"wrote  {result.folder} ({bytes_text(size)} in {len(result.blobs)} blobs)")
+    if result.models:
+        name = result.models[0].reference
+        out.note(f"Next: skopeo copy oci:{result.folder}:{name} docker://REGISTRY/{name}")
+    out.result(
+        {
+            "path": str(result.folder),
+            "bundle": result.descriptor.id,
+            "anchor": result.anchor,
+            "bytes": size,
+            "blobs": len(result.blobs),
+            "models": [
+                {"name": str(model.reference), "manifest": str(model.manifest.digest)}
+                for model in result.models
+            ],
+        }
+    )
 
 
 def contents_document(contents: Contents) -> dict[str, Any]:

@@ -162,6 +162,36 @@ def diff(
     answers.difference(Output(json=json), compare(load().home, before, after, publisher))
 
 
+@app.command()
+def export(
+    paths: Paths,
+    oci_layout: Annotated[
+        Path, typer.Option("--oci-layout", metavar="DIR", help="The folder to make.")
+    ],
+    only: Only = None,
+    publisher: Publisher = None,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace an OCI layout that is there.")
+    ] = False,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Verify a bundle wholly, then write its models as a plain OCI image layout.
+
+    For skopeo, oras and registries; encodings and volumes are gone in it. The store stays as it is.
+    """
+    from bundler import answers
+    from bundler.exporting import export_paths
+    from bundler.importer import Wishes
+    from schemas.settings import load
+
+    out = Output(json=json, quiet=quiet)
+    wishes = Wishes(publisher, tuple(only or ()))
+    with out.progress() as meter:
+        result = export_paths(load().home, oci_layout, paths, wishes, meter, overwrite=force)
+    answers.exported(out, result)
+
+
 @keys.command("init")
 def keys_init(
     name: Annotated[str, typer.Option(help="The publisher's name, for people.")] = "publisher",

@@ -185,9 +185,9 @@ def import_bundle(
             check_requirements(store, trusted.descriptor)
             if trusted.descriptor.volumes:
                 _keep_head(area, source, trusted.reader.position)
-            complete = _assemble(store, area, head, volumes, wanted, progress)
+            complete = assemble(store, area, head, volumes, wanted, progress)
             if complete != wanted and not (wishes.partial and complete):
-                raise _incomplete(head, area)
+                raise incomplete(head, area)
             models = tuple(_verified(store, area, head, model) for model in complete)
         verified = Verified(trusted.descriptor, models, trusted.trust, trusted.trusted_before)
         keep = bool(trusted.descriptor.volumes)
@@ -265,7 +265,7 @@ def _keep_head(area: StagingArea, source: BinaryIO, size: int) -> None:
     write_file(area.folder / _HEAD, data)
 
 
-def _assemble(
+def assemble(
     store: Store,
     area: StagingArea,
     head: Head,
@@ -273,11 +273,28 @@ def _assemble(
     wanted: Sequence[BundledModel],
     progress: Meter,
 ) -> tuple[BundledModel, ...]:
-    """Read what is at hand; return the wanted models of which every blob is there."""
+    """Read what is at hand of the large blobs into a staging area.
+
+    Args:
+        store: Has the bases of deltas.
+        area: Takes the blobs; may be of another place than the store.
+        head: Of the bundle.
+        volumes: Files of its volumes by number.
+        wanted: Whose blobs are read; others are passed over.
+        progress: Told of each blob's bytes.
+
+    Returns:
+        The wanted models of which every blob is there.
+
+    Raises:
+        ContentError, EnvironmentFault: As for :func:`import_bundle`.
+    """
     needed = {blob.digest for model in wanted for blob in head.blobs_of(model)}
     entries = [entry for entry in head.large if entry.digest in needed]
     with Journal(area.folder / _JOURNAL) as journal:
         assembly = Assembly(area, journal, store.blobs)
+        for digest, size in head.descriptor.requires:  # no collection may take them meanwhile
+            area.claim(digest, size)
         for entry in entries:
             area.claim(entry.digest, entry.size)
         assembly.settle(entries)
@@ -349,7 +366,8 @@ def _reserve(area: StagingArea, total: int) -> None:
         )
 
 
-def _incomplete(head: Head, area: StagingArea) -> IncompleteBundle:
+def incomplete(head: Head, area: StagingArea) -> IncompleteBundle:
+    """The error that names the volumes which a staging area still lacks."""
     with Journal(area.folder / _JOURNAL) as journal:
         lacking = [
             number
