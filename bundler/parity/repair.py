@@ -66,6 +66,9 @@ class Repairer:
             if file is None:
                 self._bad[number] = bytearray(b"\1" * table.blocks(number))
         self._made: tuple[int, dict[int, bytes]] = (-1, {})
+        self._run, self._step = _steps(table)
+        memory = memoryview(bytearray(self._run * table.data))
+        self._views = [memory[at : at + self._run] for at in range(0, len(memory), self._run)]
 
     @staticmethod
     def _open(stack: ExitStack, extent: FileRange | None) -> OpenRange | None:
@@ -155,32 +158,38 @@ class Repairer:
     ) -> dict[int, bytes] | None:
         """Compute blocks slice by slice; None if what comes out is wrong or a source unreadable."""
         table = self.table
-        length, step = table.size(table.files - 1, stripe), self._step()
-        memory = memoryview(bytearray(step * table.data))
-        views = [memory[at : at + step] for at in range(0, len(memory), step)]
+        length, run = table.size(table.files - 1, stripe), self._run
         made: dict[int, list[memoryview]] = {number: [] for number in wanted}
-        for at in range(0, length, step):
-            for view, number in zip(views, sources, strict=True):
-                size = max(0, min(step, table.size(number, stripe) - at))
+        for at in range(0, length, run):
+            for view, number in zip(self._views, sources, strict=True):
+                size = max(0, min(run, table.size(number, stripe) - at))
                 if not read_block(self._files[number], view, stripe * table.block + at, size):
                     return None
-            have = dict(zip(sources, views, strict=True))
-            for number, part in zip(wanted, self._code.rebuild(have, wanted), strict=True):
-                made[number].append(part)
+            for start in range(0, min(run, length - at), self._step):
+                end = start + self._step
+                parts = (view[start:end] for view in self._views)
+                have = dict(zip(sources, parts, strict=True))
+                for number, part in zip(wanted, self._code.rebuild(have, wanted), strict=True):
+                    made[number].append(part)
         blocks = {n: b"".join(parts)[: table.size(n, stripe)] for n, parts in made.items()}
         for number, data in blocks.items():
             if hashlib.sha256(data).digest() != table.digest(number, stripe):
                 return None
         return blocks
 
-    def _step(self) -> int:
-        """Bytes per file and call: the library inverts a matrix (k³) in each, so more for more."""
-        count = self.table.data
-        step = limits.PARITY_LEAST_BLOCK
-        wish = max(_SLICE, _SLICE * count * count // 256)
-        while step * 2 <= min(wish, self.table.block) and step * 2 * count <= _MEMORY:
-            step *= 2
-        return step
+
+def _steps(table: Table) -> tuple[int, int]:
+    """Bytes per file that are read at once, and that one call of the library gets.
+
+    It inverts a matrix (k³ steps) in each call, so it gets more where there are more files.
+    """
+    run = table.block
+    while run > limits.PARITY_LEAST_BLOCK and run * table.data > _MEMORY:
+        run //= 2
+    step = limits.PARITY_LEAST_BLOCK
+    while step < min(run, max(_SLICE, _SLICE * table.data**2 // 256)):
+        step *= 2
+    return run, step
 
 
 def repair(
