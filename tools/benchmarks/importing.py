@@ -17,8 +17,9 @@ _HOW: Final = """\
 A bundle of one model of 1 GiB into an empty store, from the command's start to its end: signatures,
 every byte's hash, the GGUF header, the store's copy on the disk (`fsync`), the catalogue. Beside
 it, on the same disk and in turn, `cp` of the same bundle, `sync` of the copy, `sha256sum` of the
-copy. Before each timed run what the last one wrote is removed, the file system written out, memory
-made ready, and the source read into the page cache (warm) or dropped from it (cold).
+copy. Before each timed run what the last one wrote is removed, the file system written out, and
+the source read into the page cache (warm) or dropped from it (cold); on a virtual machine a pause
+lets freed memory go back to the host, so that new memory costs everyone the same.
 {pairs} pairs; median (least-largest)."""
 
 

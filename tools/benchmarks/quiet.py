@@ -1,8 +1,8 @@
 """The same start for everyone: what lies in memory, what waits for the disk, how much is free.
 
-Whoever comes second in a pair finds the caches that the first one left, and the first one finds
-memory that the system has to provide anew; on a virtual machine that alone can cost seconds per
-GiB. So before every timed run, whosever it is, the same is done.
+Before every timed run, whosever it is, the same is done. On a virtual machine that includes a
+pause: memory that the last run freed goes back to the host some seconds later, and has to be asked
+for anew then, which costs seconds per GiB. Without the pause the first run would pay for the next.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -18,14 +18,9 @@ from tools.benchmarks.process import BenchError
 
 _STEP: Final = 1 << 20
 _MARGIN: Final = 1 << 30  # bytes that stay free on the disk whatever is measured
-# Runs in a process of its own: its memory goes back to the system, ready for use, when it ends.
-_TOUCH: Final = """
-import mmap, sys
-size = int(sys.argv[1])
-memory = mmap.mmap(-1, size)
-for offset in range(0, size, 4096):
-    memory[offset] = 1
-"""
+_LARGE: Final = 64 << 20  # bytes; memory for less costs nobody anything
+# Linux mm/page_reporting.c tells the host of free memory 2 s after it became free, in several goes.
+_PAUSE_SECONDS: Final = 5
 
 
 def need_space(folder: Path, size: int) -> None:
@@ -47,15 +42,17 @@ def settle(folder: Path, files: tuple[Path, ...], *, cold: bool, size: int) -> N
         folder: Its file system gets written out.
         files: What the timed run will read: in the page cache afterwards, or not.
         cold: Whether they shall not be.
-        size: Bytes that the timed run will write; as much memory and half again is made ready.
+        size: Bytes that the timed run will write.
     """
     _sync_file_system(folder)
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    ready = min(size * 3 // 2, available // 2)
-    if ready >= _STEP:
-        subprocess.run([sys.executable, "-S", "-c", _TOUCH, str(ready)], check=True)
     for file in files:
         (_evict if cold else _load)(file)
+    if size >= _LARGE and _virtual():
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _virtual() -> bool:
+    return " hypervisor" in Path("/proc/cpuinfo").read_text()
 
 
 def _sync_file_system(folder: Path) -> None:
