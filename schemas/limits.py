@@ -108,7 +108,7 @@ LAUNCHER_SECONDS: Final = 10  # for an answer of the launcher: it only forks and
 WORKER_STOP_SECONDS: Final = 2  # for a worker to leave by itself before it is killed
 
 # -- encodings of large blobs ---------------------------------------------------------------------
-PIECE_BYTES: Final = 16 * MIB  # raw bytes of one zstd frame: two being coded fit 150 MiB of memory
+PIECE_BYTES: Final = 8 * MIB  # raw bytes of one zstd frame: two being coded take 60 MiB of memory
 PIECE_WORKERS: Final = 2  # threads of quick levels: 2 outrun most disks, and memory stays flat
 PIECE_WORKERS_SLOW: Final = 16  # of slow levels, 2 pieces and about 100 MiB of tables each
 CODED_BYTES: Final = 64 * KIB  # smaller blobs are not worth an encoding

@@ -196,12 +196,15 @@ def decode_piece(encoding: Encoding, stored: bytes | bytearray, raw_size: int) -
         raw_size: What its content must have, 1 to ``PIECE_BYTES``.
 
     Raises:
-        MalformedArchive: Anything but one whole frame with content of that size.
+        MalformedArchive: Anything but one whole frame with content of that size, or no piece has
+            that size.
     """
     from zstandard import ZstdDecompressor, ZstdError, get_frame_parameters
 
-    if not encoding.in_pieces or not 0 < raw_size <= limits.PIECE_BYTES:
+    if not encoding.in_pieces:
         raise ValueError("only a piece of a zstd encoding can be decoded")
+    if not 0 < raw_size <= limits.PIECE_BYTES:
+        raise _malformed(f"pieces have 1 to {limits.PIECE_BYTES} bytes, not {raw_size}")
     if len(stored) > stored_limit(raw_size) or bytes(stored[:4]) != _MAGIC:
         raise _malformed("it is no zstd frame of a piece")
     try:

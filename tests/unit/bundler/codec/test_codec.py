@@ -197,7 +197,7 @@ def test_only_the_zstd_encodings_have_pieces(encoding: Encoding) -> None:
 def test_a_piece_has_its_bounds(size: int) -> None:
     with pytest.raises(ValueError, match="piece"):
         encode_piece(Encoding.ZSTD, 1, bytes(size))
-    with pytest.raises(ValueError, match="piece"):
+    with pytest.raises(MalformedArchive, match="piece"):
         decode_piece(Encoding.ZSTD, HONEST.build(), size)
 
 
