@@ -17,7 +17,7 @@ from bundler.files import check_output, write_file
 from bundler.sources import resolve
 from bundler.trust.names import member_name, publisher_role
 from bundler.trust.publisher import Publisher
-from bundler.workbench import is_placing
+from bundler.workbench import is_placing, sweep
 from registry.verify import storage_errors
 from schemas.errors import InvalidName, UsageError
 from schemas.render import Meter
@@ -145,6 +145,7 @@ def create(
             hint="Give one --name per model, in the same order, or none",
         )
     publisher = open_publisher(home)
+    sweep(output)
     check_output(output, overwrite=form.overwrite or is_placing(output))
     _keep_sources(sources, output)
     secret = passphrase()

@@ -24,7 +24,7 @@ from bundler.storing import Stored, store
 from bundler.trust.names import model_target
 from bundler.trust.publisher import Publisher, SignedModel, TrustMetadata
 from bundler.volumes import Label
-from bundler.workbench import Workbench, is_placing
+from bundler.workbench import Workbench, is_placing, sweep
 from registry import oci
 from registry.digest import Digest
 from registry.verify import storage_errors
@@ -113,14 +113,15 @@ def create_bundle(
         StorageFull, StorageFailure: The disk says no.
     """
     _check_names(sources)
+    sweep(output)
     check_output(output, overwrite=form.overwrite or is_placing(output))
     packed = [pack(source) for source in sources]
     with Workbench(output, _request(publisher, packed, output, form)) as bench:
         overwrite = form.overwrite or bench.placing
         check_output(output, overwrite=overwrite)
         _check_space(output, sum(model.closure_bytes for model in packed) - bench.bytes_used)
-        blobs = _store(packed, form, bench, progress)
         begun = bench.plan(id=secrets.token_hex(16), issued=rfc3339(now))
+        blobs = _store(packed, form, bench, progress)
         plan = _plan(packed, blobs, publisher.name, begun, form)
         targets = {0: output} | {
             number: volume_path(output, number) for number in range(1, len(plan.volumes) + 1)

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from bundler.clock import now
 from bundler.files import open_regular
 from bundler.importer import Imported, Verified, Wishes, import_bundle, staged_head
+from bundler.reports import write_want_list
 from bundler.trust.verifier import pin_root
 from bundler.verifying import verify_bundle
 from bundler.volumes import Media, look, one_bundle
@@ -19,7 +20,14 @@ from registry.records import Anchor
 from registry.store import Store
 from registry.verify import storage_errors
 from schemas import limits, strictjson
-from schemas.errors import IncompleteBundle, InvalidName, NotFound, TrustMissing, UsageError
+from schemas.errors import (
+    BlobsMissing,
+    IncompleteBundle,
+    InvalidName,
+    NotFound,
+    TrustMissing,
+    UsageError,
+)
 from schemas.render import Meter
 
 Ask = Callable[[IncompleteBundle], Sequence[Path] | None]
@@ -39,7 +47,13 @@ class KnownAnchor:
 
 
 def import_paths(
-    home: Path, paths: Sequence[Path], wishes: Wishes, progress: Meter, ask: Ask | None = None
+    home: Path,
+    paths: Sequence[Path],
+    wishes: Wishes,
+    progress: Meter,
+    ask: Ask | None = None,
+    *,
+    want_list: Path | None = None,
 ) -> Imported:
     """Import a bundle from files and folders; see :func:`bundler.importer.import_bundle`.
 
@@ -50,9 +64,12 @@ def import_paths(
         progress: Told of the bytes.
         ask: Asks a person for the next stick; returns where to look, or None to stop. Without it,
             missing volumes are an error at once.
+        want_list: Where to write what the bundle needs and the store has not; None for a file of
+            the bundle's name in the current folder. There is none for a bundle from a pipe.
 
     Raises:
         UsageError: No bundle among the files, or several.
+        BlobsMissing: Something is lacking; nothing was installed, and a want-list says what.
     """
     if is_pipe(paths):
         with standard_input() as pipe, Store.open(home) as store:
@@ -71,6 +88,8 @@ def import_paths(
                 if more is None:
                     raise
                 media = look([head, *more])
+            except BlobsMissing as error:
+                raise write_want_list(store, head, wishes.anchor, want_list, error) from error
 
 
 def verify_paths(home: Path, paths: Sequence[Path], wishes: Wishes, progress: Meter) -> Verified:

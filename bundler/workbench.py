@@ -20,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ from schemas import limits, strictjson
 from schemas.errors import (
     ContentError,
     SealiftError,
+    StorageFailure,
     StorageFull,
     StoreBusy,
     UsageError,
@@ -49,7 +49,9 @@ _SIGNED: Final = "signed.json"
 _HEAD: Final = "head"
 _JOURNAL: Final = "journal"
 _PLACING: Final = "placing"
-_IDLE: Final = frozenset({"lock", _PLAN, _JOURNAL})
+_LOCK: Final = "lock"
+_FIRST: Final = "out-0"
+_IDLE: Final = frozenset({_LOCK, _PLAN, _JOURNAL})
 _LINE: Final = re.compile(rb"([0-9]{1,6}) ([0-9]{1,18})")
 _OPEN: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _HEAD_BYTES: Final = limits.TRUST_TOTAL_BYTES + limits.DESCRIPTOR_BYTES + 3 * limits.INDEX_BYTES
@@ -100,11 +102,13 @@ class Workbench:
         # An error of this clean-up must not hide the one that led here.
         try:
             if error is None or refused or not self._worth_keeping():
-                shutil.rmtree(self.folder, ignore_errors=error is not None)
-        except OSError as problem:
-            raise UsageError(
-                f"cannot remove {self.folder}", why=problem.strerror or "", hint="Remove it"
-            ) from problem
+                _remove(self.folder)
+        except OSError:
+            if error is None:
+                raise StorageFailure(
+                    f"the bundle is complete, but {self.folder} cannot be removed",
+                    hint="Remove it by hand",
+                ) from None
         finally:
             os.close(self._lock)
 
@@ -266,7 +270,7 @@ class Workbench:
     def _clear(self) -> None:
         with storage_errors(f"cannot clear {self.folder}"):
             for path in self.folder.iterdir():
-                if path.name != "lock":
+                if path.name != _LOCK:
                     path.unlink()
 
 
@@ -279,8 +283,37 @@ def folder_of(output: Path) -> Path:
 
 
 def is_placing(output: Path) -> bool:
-    """Whether an attempt ended while it gave complete files their names."""
-    return (folder_of(output) / _PLACING).exists()
+    """Whether an attempt ended while it gave complete files their names, the head's last."""
+    folder = folder_of(output)
+    return (folder / _PLACING).exists() and (folder / _FIRST).exists()
+
+
+def sweep(output: Path) -> None:
+    """Remove what is left of a folder whose bundle is complete: its owner died while removing it.
+
+    Raises:
+        StoreBusy: Another process is writing this bundle.
+        StorageFailure: It cannot be removed.
+    """
+    folder = folder_of(output)
+    if not folder.is_dir() or is_placing(output):
+        return
+    if (folder / _PLAN).exists() and not (folder / _PLACING).exists():
+        return  # interrupted earlier: to be gone on with
+    lock = _lock(folder, output)
+    try:
+        with storage_errors(f"cannot remove {folder}"):
+            _remove(folder)
+    finally:
+        os.close(lock)
+
+
+def _remove(folder: Path) -> None:
+    """The mark that all is done goes after what it speaks of, the lock last."""
+    names = {entry.name for entry in os.scandir(folder)} - {_PLACING, _LOCK}
+    for name in [*sorted(names), _PLACING, _LOCK]:
+        (folder / name).unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def _lock(folder: Path, output: Path) -> int:
@@ -290,7 +323,7 @@ def _lock(folder: Path, output: Path) -> int:
             folder.mkdir(mode=0o700, exist_ok=True)
             _check_ours(folder)
             try:
-                fd = os.open(folder / "lock", _OPEN, 0o600)
+                fd = os.open(folder / _LOCK, _OPEN, 0o600)
             except FileNotFoundError:  # somebody just finished here
                 continue
             if not try_lock(fd):

@@ -14,12 +14,12 @@ import pytest
 
 from tests.gguf_files import Pieces, tensor
 
-FLOATS = 1 << 20
+FLOATS = 3 << 20
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """4 MiB of weights that compress a little, as weights do."""
+    """12 MiB of weights that compress a little, as weights do."""
     moments = random.Random(5)
     values = [moments.gauss(0, 0.02) for _ in range(4096)]
     weights = struct.pack("<4096f", *values)
