@@ -43,7 +43,7 @@ def _soft_tensors() -> dict[str, Any]:
     """Weights that compress: 1.5 MiB of F32 between -1 and 1."""
     import numpy as np
 
-    values = np.random.default_rng(1).choice(np.float32([-1.0, -0.5, 0.25, 1.0]), 393_216)
+    values = np.random.default_rng(1).choice(np.array([-1.0, -0.5, 0.25, 1.0], np.float32), 393_216)
     return {"blk.0.ffn_up.weight": values.reshape(256, 1536)}
 
 
