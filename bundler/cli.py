@@ -13,7 +13,9 @@ app = new_app("Carry AI models across an air gap, and prove what arrived.")
 keys = new_app("Keys of the connected side, which sign what goes into bundles.")
 trust = new_app("Publishers that the isolated side trusts, by the fingerprint of their root.")
 app.add_typer(keys, name="keys")
+inventory = new_app("What an isolated site holds, carried back for smaller bundles.")
 app.add_typer(trust, name="trust")
+app.add_typer(inventory, name="inventory")
 
 PassphraseFile = Annotated[
     Optional[Path],  # noqa: UP045 - Typer evaluates it
@@ -37,6 +39,12 @@ Only = Annotated[
     typer.Option("--only", metavar="PATTERN", help="Only models like library/smollm2:*."),
 ]
 
+Site = Annotated[
+    Optional[str],  # noqa: UP045 - Typer evaluates it
+    typer.Option("--site", metavar="SHA256", help="Believe it only of the site with this key."),
+]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the output.")]
+
 
 def main() -> int:
     """Entry point of the ``bundle`` script."""
@@ -58,24 +66,39 @@ def create(
         typer.Option(metavar="SIZE", help="Write volumes of at most this: 3900M, 25G."),
     ] = None,
     compression: Annotated[str, typer.Option(help="auto, none or max.")] = "auto",
+    against: Annotated[
+        Optional[Path],  # noqa: UP045 - Typer evaluates it
+        typer.Option(metavar="INVENTORY", help="Leave out what this site holds; send deltas."),
+    ] = None,
+    want: Annotated[
+        Optional[Path],  # noqa: UP045 - Typer evaluates it
+        typer.Option(metavar="LIST", help="Send what a site lacked for an earlier bundle."),
+    ] = None,
+    site: Site = None,
     passphrase_file: PassphraseFile = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace the output.")] = False,
+    force: Force = False,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Sign models and write them into one bundle file, or a head and volumes for sticks."""
+    """Sign models and write them into one bundle file, or a head and volumes for sticks.
+
+    Interrupted, the same command goes on where it was.
+    """
     from bundler import connected, render
     from bundler.passphrase import read_passphrase
     from schemas.settings import load
 
     out = Output(json=json, quiet=quiet)
+    form = connected.form(compression, volume_size, overwrite=force)
+    form, wanted = connected.for_site(form, against, want, site)
     with out.progress() as meter:
         created = connected.create(
             load().home,
             sources,
             name or [],
             output,
-            form=connected.form(compression, volume_size, overwrite=force),
+            form=form,
+            wanted=wanted,
             passphrase=lambda: read_passphrase(passphrase_file),
             progress=meter,
         )
@@ -90,6 +113,12 @@ def import_(
         bool,
         typer.Option("--partial", help="Install what is complete, though volumes are missing."),
     ] = False,
+    want_list: Annotated[
+        Optional[Path],  # noqa: UP045 - Typer evaluates it
+        typer.Option(
+            metavar="FILE", help="Where to write what is lacking. [default: BUNDLE.want here]"
+        ),
+    ] = None,
     publisher: Publisher = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -107,7 +136,9 @@ def import_(
     wishes = Wishes(publisher, tuple(only or ()), partial)
     ask = None if json or quiet or not out.interactive else render.ask_for_stick(paths)
     with out.progress() as meter:
-        imported = isolated.import_paths(load().home, paths, wishes, meter, ask)
+        imported = isolated.import_paths(
+            load().home, paths, wishes, meter, ask, want_list=want_list
+        )
     render.imported(out, imported)
 
 
@@ -190,6 +221,44 @@ def export(
     with out.progress() as meter:
         result = export_paths(load().home, oci_layout, paths, wishes, meter, overwrite=force)
     answers.exported(out, result)
+
+
+@app.command()
+def plan(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL…|BUNDLE…", help="Models to bundle, or a bundle to import."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Models: where it would go.")
+    ] = Path(),
+    name: Annotated[
+        Optional[list[str]],  # noqa: UP045 - Typer evaluates it
+        typer.Option("--name", "-n", metavar="NAME", help="Models: one per model."),
+    ] = None,
+    volume_size: Annotated[
+        Optional[str],  # noqa: UP045 - Typer evaluates it
+        typer.Option(metavar="SIZE", help="Models: volumes of at most this: 3900M, 25G."),
+    ] = None,
+    compression: Annotated[str, typer.Option(help="Models: auto, none or max.")] = "auto",
+    only: Only = None,
+    publisher: Publisher = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Say what a transfer costs before anything moves: bytes, disk, minutes.
+
+    Given models, what `bundle create` would cost and what the far side will need; given a bundle,
+    what `bundle import` would. Speed is measured with a few MiB; nothing else is written.
+    """
+    from bundler import answers, connected, planning
+    from bundler.importer import Wishes
+    from schemas.settings import load
+
+    form = connected.form(compression, volume_size, overwrite=True)
+    wishes = Wishes(publisher, tuple(only or ()))
+    result = planning.plan(load().home, sources, name or [], output, form, wishes)
+    answers.planned(Output(json=json, quiet=quiet), result)
 
 
 @keys.command("init")
@@ -301,3 +370,64 @@ def trust_remove(
 
     state = isolated.unpin(load().home, name, dry_run=dry_run)
     render.unpinned(Output(json=json), state, dry_run=dry_run)
+
+
+@inventory.command("export")
+def inventory_export(
+    output: Annotated[
+        Optional[Path],  # noqa: UP045 - Typer evaluates it
+        typer.Option("--output", "-o", metavar="FILE", help="Where to. [default: shown only]"),
+    ] = None,
+    qr: Annotated[
+        bool, typer.Option("--qr", help="Show it as QR codes, one after another.")
+    ] = False,
+    qr_png: Annotated[
+        Optional[Path],  # noqa: UP045 - Typer evaluates it
+        typer.Option(metavar="DIR", help="Write its QR codes as pictures."),
+    ] = None,
+    least_size: Annotated[
+        str, typer.Option(metavar="SIZE", help="Leave smaller blobs out; they travel anyway.")
+    ] = "0",
+    force: Force = False,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Write what this site holds, signed by its own key, to be carried back."""
+    from bundler import connected, render, reports
+    from schemas.settings import load
+
+    exported = reports.export_inventory(
+        load().home,
+        output,
+        qr_png,
+        least_size=connected.parse_size(least_size),
+        overwrite=force,
+    )
+    render.exported_inventory(Output(json=json, quiet=quiet), exported, codes=qr)
+
+
+@inventory.command("show")
+def inventory_show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An inventory, or a want-list.")],
+    site: Site = None,
+    json: JsonFlag = False,
+) -> None:
+    """Verify an inventory or a want-list, and show all of it."""
+    from bundler import connected, render, reports
+
+    render.report(Output(json=json), reports.read_report(file, connected.site_key(site)))
+
+
+@inventory.command("join")
+def inventory_join(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Texts of the QR codes, one per line.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to.")],
+    force: Force = False,
+    json: JsonFlag = False,
+) -> None:
+    """Put a report together again from its scanned QR codes, in any order."""
+    from bundler import render, reports
+
+    render.report(Output(json=json), reports.join(files, output, overwrite=force))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +15,16 @@ from bundler.chunks.shelf import IndexShelf
 from bundler.clock import now
 from bundler.create import Created, Form, create_bundle
 from bundler.files import check_output, write_file
-from bundler.sources import resolve
+from bundler.inventory import WantList
+from bundler.isolated import parse_fingerprint
+from bundler.reports import read_inventory, read_wanted
+from bundler.sources import LocalModel, resolve
 from bundler.trust.names import member_name, publisher_role
 from bundler.trust.publisher import Publisher
 from bundler.workbench import is_placing, sweep
+from registry.digest import Digest
 from registry.verify import storage_errors
-from schemas.errors import InvalidName, UsageError
+from schemas.errors import InvalidName, NotFound, UsageError
 from schemas.render import Meter
 
 _SIZE: Final = re.compile(r"([0-9]{1,15})([KMGTkmgt]?)(i?)B?")
@@ -101,6 +106,35 @@ def form(compression: str, volume_size: str | None, *, overwrite: bool) -> Form:
     return Form(mode, parse_size(volume_size) if volume_size else None, overwrite)
 
 
+def site_key(text: str | None) -> Digest | None:
+    """The fingerprint of a site's key, as typed."""
+    return None if text is None else parse_fingerprint(text)
+
+
+def for_site(
+    form: Form, against: Path | None, want: Path | None, site: str | None
+) -> tuple[Form, WantList | None]:
+    """The same form for what one site holds, or lacks.
+
+    Args:
+        form: What is known so far.
+        against: The site's inventory; a hostile file.
+        want: The site's want-list; a hostile file.
+        site: Fingerprint of the site's key, as typed; without it, only consistency is checked.
+
+    Raises:
+        UsageError: Both are given.
+        MalformedDocument, BadSignature, FingerprintMismatch: A file that is not believed.
+    """
+    if against is not None and want is not None:
+        raise UsageError(
+            "--against and --want exclude each other", hint="What is wanted travels whole"
+        )
+    if against is not None:
+        return replace(form, held=read_inventory(against, site_key(site)).blobs), None
+    return form, None if want is None else read_wanted(want, site_key(site))
+
+
 def parse_size(text: str) -> int:
     """Bytes in ``3900M`` or ``25G``: powers of 1000, as sticks are sold; ``Mi`` is 1024².
 
@@ -124,6 +158,7 @@ def create(
     form: Form,
     passphrase: Callable[[], bytes],
     progress: Meter,
+    wanted: WantList | None = None,
 ) -> Created:
     """Resolve sources and bundle them; see :func:`bundler.create.create_bundle`.
 
@@ -135,8 +170,10 @@ def create(
         form: How it is to be written.
         passphrase: Called once, after everything else that can fail early has been checked.
         progress: Told of the bytes.
+        wanted: Take only models that have a blob of this list, to send it after an earlier bundle.
 
     Raises:
+        NotFound: None of them has.
         UsageError: The numbers of sources and names differ, or the output is one of the sources.
     """
     if names and len(names) != len(sources):
@@ -149,9 +186,12 @@ def create(
     check_output(output, overwrite=form.overwrite or is_placing(output))
     _keep_sources(sources, output)
     secret = passphrase()
-    wanted: Sequence[str | None] = names or [None] * len(sources)
+    given: Sequence[str | None] = names or [None] * len(sources)
     chunking = Chunking(IndexShelf(workspace(home) / "chunks"), form.held)
-    models = [resolve(s, n, chunking, progress) for s, n in zip(sources, wanted, strict=True)]
+    models = [resolve(s, n, chunking, progress) for s, n in zip(sources, given, strict=True)]
+    if wanted is not None:
+        models = _only_wanted(models, wanted)
+        form = replace(form, compression=Compression.NONE, supplements=wanted.bundle)
     return create_bundle(
         publisher,
         models,
@@ -161,6 +201,19 @@ def create(
         now=now(),
         progress=progress,
     )
+
+
+def _only_wanted(models: Sequence[LocalModel], wanted: WantList) -> list[LocalModel]:
+    """Those whose weights are wanted."""
+    chosen = [m for m in models if wanted.blobs.get(m.digest) == m.size]
+    found = {model.digest for model in chosen}
+    if missing := sorted(wanted.blobs.keys() - found):
+        raise NotFound(
+            f"{len(missing)} of {len(wanted.blobs)} wanted blobs are in none of these models",
+            why=", ".join(digest.short for digest in missing[:10]),
+            hint="Give the model files that the site is supposed to hold, older versions too",
+        )
+    return chosen
 
 
 def _check_namespace(namespace: str) -> None:

@@ -46,12 +46,14 @@ class Form:
         volume_size: Most bytes per volume; None for one file.
         overwrite: Whether files may be there already.
         held: Blobs that the far side has, with their sizes in bytes: left out, or built upon.
+        supplements: Id of a bundle for which this one sends what a site lacked.
     """
 
     compression: Compression = Compression.AUTO
     volume_size: int | None = None
     overwrite: bool = False
     held: Mapping[Digest, int] = field(default_factory=dict, hash=False)
+    supplements: str | None = None
 
     def __post_init__(self) -> None:
         if self.volume_size is not None and self.volume_size < limits.VOLUME_BYTES_MIN:
@@ -157,6 +159,7 @@ def _request(
         "models": [[str(p.source.reference), str(p.descriptor.digest)] for p in packed],
         "compression": str(form.compression),
         "volumeSize": form.volume_size or 0,
+        "supplements": form.supplements or "",
         "held": sorted([str(digest), size] for digest, size in form.held.items()),
     }
 
@@ -206,6 +209,7 @@ def _plan(
         contents=contents,
         requires=tuple((digest, form.held[digest]) for digest in sorted(needed)),
         volumes=tuple(spread(large, form.volume_size)) if form.volume_size else (),
+        supplements=form.supplements,
     )
 
 

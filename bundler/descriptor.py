@@ -62,6 +62,8 @@ class BundleDescriptor:
         requires: Blobs that the far side must hold: left out of the bundle, or bases of deltas.
         volumes: The parts of each volume; empty when all lies in one file.
         parity: If there are parity volumes.
+        supplements: Id of the bundle for which this one sends what a site lacked. It leaves the
+            trusted versions as they are, so that the other bundle can still be imported after it.
     """
 
     id: str
@@ -73,6 +75,7 @@ class BundleDescriptor:
     requires: tuple[tuple[Digest, int], ...] = ()
     volumes: tuple[tuple[Part, ...], ...] = ()
     parity: Parity | None = None
+    supplements: str | None = None
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -109,6 +112,7 @@ class BundleDescriptor:
                 Digest.parse(parity["table"]["digest"]),
                 parity["table"]["size"],
             ),
+            supplements=document.get("supplements"),
         )
         _check_entries(descriptor)
         _refuse_twins("model", [str(model.reference) for model in descriptor.models])
@@ -161,6 +165,8 @@ class BundleDescriptor:
                 "block": self.parity.block,
                 "table": {"digest": str(self.parity.table), "size": self.parity.table_size},
             }
+        if self.supplements is not None:
+            document["supplements"] = self.supplements
         return documents.dump(Kind.BUNDLE, document)
 
     def index(self) -> bytes:

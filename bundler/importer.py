@@ -439,7 +439,8 @@ def _commit(store: Store, verified: Verified, record: dict[str, Any]) -> None:
                 reference.repository, model.bundled.manifest, model.manifest, model.facts
             )
             tx.set_tag(reference, model.bundled.manifest.digest)
-        tx.set_trust(verified.trust.new_state.anchor, verified.trust.new_state)
+        if verified.descriptor.supplements is None:  # else an older bundle is to follow
+            tx.set_trust(verified.trust.new_state.anchor, verified.trust.new_state)
         tx.set_clock_floor(verified.trust.reference_time)
         tx.add_receipt(record["id"], documents.dump(Kind.RECEIPT, record))
         tx.add_audit_event(

@@ -136,6 +136,11 @@ class Output:
         if not self.json:
             _print(harmless(text), sys.stdout, end=end)
 
+    def pictures(self, text: str) -> None:
+        """Text that is meant to drive the terminal, made here alone (QR codes)."""
+        if not self.json:
+            _print(text, sys.stdout, end="")
+
     def note(self, text: str) -> None:
         """A remark beside the result; with ``--json`` or ``--quiet`` nothing."""
         if not (self.json or self.quiet):
