@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from bundler.clock import rfc3339
@@ -11,7 +11,8 @@ from bundler.comparing import Difference
 from bundler.contents import Entry
 from bundler.exporting import Exported
 from bundler.inspecting import Contents, Inspected, ModelClaim, VolumeClaim
-from schemas.render import Output, bytes_text
+from bundler.planning import Cost, Plan
+from schemas.render import Output, bytes_text, duration_text
 
 NOT_VERIFIED: Final = "NOT VERIFIED: this is what the bundle says of itself, whoever wrote it."
 _SHOWN: Final = 100  # rows of a table for people; --json has all
@@ -95,6 +96,109 @@ def _difference_document(result: Difference) -> dict[str, Any]:
             for key, blobs in groups.items()
         },
         "transferBytes": result.transfer,
+    }
+
+
+def planned(out: Output, result: Plan) -> None:
+    """``bundle plan``; the same words whichever side asks."""
+    if result.doubt:
+        out.line(f"NOT VERIFIED: {result.doubt}")
+    carried = ", ".join(f"{bytes_text(n)} {name}" for name, n in result.carried.items() if n)
+    out.fields(
+        [
+            ("models", f"{len(result.models)}, {bytes_text(sum(n for _, n in result.models))}"),
+            ("to carry", f"{bytes_text(result.carry)}: {carried}"),
+            ("volumes", _volumes_text(result)),
+            ("there already", _blobs_text(result.held)),
+            ("lacking", _blobs_text(result.lacking)),
+            ("trusted as", result.anchor),
+        ]
+    )
+    _costs(out, result)
+    speed = result.speed
+    rates = [("reads", speed.read), ("writes", speed.write), ("encodes", speed.encode)]
+    text = ", ".join(f"{verb} {bytes_text(int(rate))}/s" for verb, rate in rates if rate)
+    out.note(f"An estimate. Measured here, just now, with a few MiB: {text or 'nothing'}.")
+    for name, cost in (("connected", result.connected), ("isolated", result.isolated)):
+        if cost is not None and cost.fits is False:
+            out.warn(f"the disk of the {name} side is too small ({cost.folder})")
+    out.result(_plan_document(result))
+
+
+def _costs(out: Output, result: Plan) -> None:
+    sides = (result.connected, result.isolated)
+    unknown = "?"
+
+    def row(label: str, pick: Callable[[Cost], str | None]) -> tuple[str, ...]:
+        return (label, *((pick(c) or unknown) if c is not None else "done" for c in sides))
+
+    def size(count: int | None) -> str | None:
+        return None if count is None else bytes_text(count)
+
+    def span(seconds: float | None) -> str | None:
+        return None if seconds is None else f"about {duration_text(seconds)}"
+
+    rows = [
+        row("read", lambda c: size(c.read)),
+        row("written", lambda c: size(c.write)),
+        row("peak disk", lambda c: size(c.peak)),
+        row("free space", lambda c: size(c.free)),
+        row("time", lambda c: span(c.seconds)),
+    ]
+    headers = ("", "CONNECTED SIDE", "ISOLATED SIDE")
+    _table(out, headers, rows, headers[1:])
+
+
+def _volumes_text(result: Plan) -> str:
+    if not result.volumes:
+        return "none, one file"
+    text = f"{result.volumes} of at most {bytes_text(result.volume_size)}"
+    if not result.missing:
+        return text
+    numbers = ", ".join(map(str, result.missing[:20]))
+    more = ", …" if len(result.missing) > 20 else ""
+    return f"{text}; still missing: {numbers}{more}"
+
+
+def _blobs_text(found: tuple[int, int]) -> str:
+    count, size = found
+    return f"{count} blobs, {bytes_text(size)}" if count else ""
+
+
+def _plan_document(result: Plan) -> dict[str, Any]:
+    def blobs(found: tuple[int, int]) -> dict[str, int]:
+        return {"blobs": found[0], "bytes": found[1]}
+
+    def cost(side: Cost | None) -> dict[str, Any] | None:
+        if side is None:
+            return None
+        return {
+            "readBytes": side.read,
+            "writtenBytes": side.write,
+            "peakBytes": side.peak,
+            "freeBytes": side.free,
+            "fits": side.fits,
+            "seconds": side.seconds,
+            "folder": str(side.folder) if side.folder else None,
+        }
+
+    speed = result.speed
+    return {
+        "estimate": True,
+        "verified": result.anchor is not None,
+        "anchor": result.anchor,
+        "doubt": result.doubt,
+        "models": [{"name": name, "bytes": size} for name, size in result.models],
+        "carryBytes": result.carry,
+        "encodings": dict(result.carried),
+        "volumes": result.volumes,
+        "volumeBytes": result.volume_size,
+        "missingVolumes": list(result.missing),
+        "held": blobs(result.held),
+        "lacking": blobs(result.lacking),
+        "connected": cost(result.connected),
+        "isolated": cost(result.isolated),
+        "bytesPerSecond": {"read": speed.read, "write": speed.write, "encode": speed.encode},
     }
 
 

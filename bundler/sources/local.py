@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -46,6 +48,23 @@ class LocalModel:
         return open_regular(self.path)
 
 
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A model file of which only the header was read.
+
+    Attributes:
+        reference: What it will be called.
+        path: Where it lies.
+        size: In bytes.
+        facts: What its header says.
+    """
+
+    reference: Reference
+    path: Path
+    size: int
+    facts: ModelFacts
+
+
 def resolve(source: str, name: str | None, chunking: Chunking, progress: Meter) -> LocalModel:
     """Check and hash a local GGUF file.
 
@@ -63,6 +82,21 @@ def resolve(source: str, name: str | None, chunking: Chunking, progress: Meter) 
         MalformedModel: The header is not one that may reach an engine.
         StorageFailure: It cannot be read.
     """
+    with _opened(source, name) as (file, found):
+        progress.begin(f"hashing {found.path.name}", found.size)
+        file.seek(0)
+        digest, delta = chunking.digest(file, found.size, progress.advance)
+    return LocalModel(found.reference, found.path, digest, found.size, found.facts, delta)
+
+
+def examine(source: str, name: str | None) -> LocalFile:
+    """As :func:`resolve`, but read no more than the header."""
+    with _opened(source, name) as (_, found):
+        return found
+
+
+@contextmanager
+def _opened(source: str, name: str | None) -> Iterator[tuple[BinaryIO, LocalFile]]:
     if match := _SCHEME.match(source):
         raise UnsupportedRequest(
             f"sources of the kind {match[1]}:// cannot be read yet",
@@ -74,11 +108,7 @@ def resolve(source: str, name: str | None, chunking: Chunking, progress: Meter) 
         _check_file_name(path)
         size = os.fstat(file.fileno()).st_size
         facts = model_facts(read_header(file, size))
-        progress.begin(f"hashing {path.name}", size)
-        file.seek(0)
-        digest, delta = chunking.digest(file, size, progress.advance)
-    given = reference or _derived_name(path, facts)
-    return LocalModel(given, path, digest, size, facts, delta)
+        yield file, LocalFile(reference or _derived_name(path, facts), path, size, facts)
 
 
 def _check_file_name(path: Path) -> None:
