@@ -103,6 +103,7 @@ TEMPLATE_MEMORY: Final = (
 TEMPLATE_CHARS: Final = 1 * MIB  # the longest templates in the wild are about 30 KiB
 NUM_PARALLEL: Final = 256  # LLAMA_MAX_SEQ of llama.cpp; more sequences abort the process
 PROMPT_TOKENS_BESIDE: Final = 128  # prompt tokens in a step that also continues running answers
+WORKER_FRAME_BYTES: Final = 32 * MIB  # from a worker: the token ids of a context of some 4 million
 WORKERS: Final = 64  # processes that one launcher will have at a time
 LAUNCHER_SECONDS: Final = 10  # for an answer of the launcher: it only forks and execs
 WORKER_STOP_SECONDS: Final = 2  # for a worker to leave by itself before it is killed

@@ -257,7 +257,7 @@ class _Protocol(asyncio.Protocol):
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._decoder = FrameDecoder()
+        self._decoder = FrameDecoder(limits.WORKER_FRAME_BYTES)
         self._why = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
