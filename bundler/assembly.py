@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,10 +52,20 @@ class Assembly:
         return [number for number in range(len(entry.parts)) if number not in have]
 
     def settle(self, entries: Iterable[Entry]) -> None:
-        """Finish blobs of which an interrupted import had all segments."""
+        """Finish blobs of which an interrupted import had all segments.
+
+        What the journal says is a hint: a blob that is not there, or turns out wrong, starts anew.
+        """
         for entry in entries:
-            if not self.done(entry) and not self.missing(entry):
-                self._finish(entry)
+            if self.done(entry):
+                continue
+            with storage_errors(f"cannot look for blob {entry.digest.short}"):
+                begun = self._grows_in(entry).is_file()
+            if not begun:
+                self._journal.forget(entry.digest)
+            elif not self.missing(entry):
+                with suppress(ContentError):
+                    self._finish(entry)
 
     def take(self, part: Part, stream: BlobStream, progress: Meter) -> None:
         """Read one member of a bundle, or skip what is there already.
@@ -178,9 +188,13 @@ class Assembly:
             self._stored_path(entry).unlink(missing_ok=True)
 
     def _part_file(self, entry: Entry) -> AbstractContextManager[int]:
-        if entry.encoding == DELTA:
-            return self._open(self._stored_path(entry), entry.stored_size)
-        return self._open(self._area.part(entry.digest), entry.size)
+        size = entry.stored_size if entry.encoding == DELTA else entry.size
+        return self._open(self._grows_in(entry), size)
+
+    def _grows_in(self, entry: Entry) -> Path:
+        """Where segments are put."""
+        is_delta = entry.encoding == DELTA
+        return self._stored_path(entry) if is_delta else self._area.part(entry.digest)
 
     def _stored_path(self, entry: Entry) -> Path:
         """Where a delta's stored bytes grow."""

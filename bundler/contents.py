@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Final
 
 from bundler.archive import layout
+from bundler.archive.codec import stored_limit
 from bundler.archive.pieces import Segment
+from bundler.archive.recipe import RECIPE_BYTES
 from registry.digest import Digest
 from registry.oci import Descriptor, Manifest
 from schemas import limits
@@ -47,7 +50,8 @@ class Entry:
     bases: tuple[Digest, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 1 <= self.piece <= limits.SEGMENT_BYTES:
+        largest = limits.PIECE_BYTES if self.encoding in PIECEWISE else limits.SEGMENT_BYTES
+        if not 1 <= self.piece <= largest:
             raise MalformedDocument(f"blob {self.digest.short} has pieces of {self.piece} bytes")
         # Longer digests do not fit into a member's name; nobody needs them here.
         if self.digest.algorithm != _ALGORITHM:
@@ -66,14 +70,26 @@ class Entry:
             object.__setattr__(self, "segments", (Segment(self.size, self.digest),))
         elif self.encoding != DELTA and len(self.segments) != self._pieces:
             raise MalformedDocument(f"blob {self.digest.short} has a wrong number of segments")
-        if self.encoding == IDENTITY and self.stored_size != self.size:
-            raise MalformedDocument(f"blob {self.digest.short} has segments of another size")
+        if any(s.size not in sizes for s, sizes in zip(self.parts, self._possible(), strict=False)):
+            raise MalformedDocument(f"blob {self.digest.short} has segments of an impossible size")
         if bool(self.bases) != (self.encoding == DELTA) or self.digest in self.bases:
             raise MalformedDocument(f"blob {self.digest.short} has bases that cannot be")
 
     @property
     def _pieces(self) -> int:
         return max(1, -(-self.size // self.piece))
+
+    def _possible(self) -> Iterator[range]:
+        """The sizes that each segment may have: encoded ones are held in memory."""
+        if self.encoding == DELTA:
+            yield range(1, RECIPE_BYTES + 1)
+            yield from repeat(range(1, stored_limit(limits.PIECE_BYTES) + 1))
+        for number in range(len(self.parts)):
+            raw_size = self.raw_range(number)[1]
+            if self.encoding == IDENTITY:
+                yield range(raw_size, raw_size + 1)
+            else:
+                yield range(1, stored_limit(raw_size) + 1)
 
     @property
     def parts(self) -> tuple[Segment, ...]:

@@ -152,7 +152,7 @@ def _matches(model: BundledModel, pattern: str) -> bool:
 def import_bundle(
     store: Store,
     source: BinaryIO,
-    volumes: Mapping[int, Path],
+    volumes: Mapping[int, Source],
     *,
     wishes: Wishes,
     now: datetime,
@@ -269,7 +269,7 @@ def assemble(
     store: Store,
     area: StagingArea,
     head: Head,
-    volumes: Mapping[int, Path],
+    volumes: Mapping[int, Source],
     wanted: Sequence[BundledModel],
     progress: Meter,
 ) -> tuple[BundledModel, ...]:
@@ -317,7 +317,7 @@ def assemble(
 def _read_volume(
     head: Head,
     number: int,
-    path: Path,
+    path: Source,
     assembly: Assembly,
     todo: Sequence[Entry],
     progress: Meter,
@@ -328,7 +328,7 @@ def _read_volume(
     if not needed:
         return
     label = Label(head.descriptor.id, number).to_bytes()
-    with open_regular(path) as source:
+    with open_source(path) as source:
         reader = ArchiveReader(source)
         reader.open_first(layout.VOLUME_NAME, label)
         reader.expect_members(part.size for part in parts)

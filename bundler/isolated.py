@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from bundler.clock import now
 from bundler.files import open_regular
 from bundler.importer import Imported, Verified, Wishes, import_bundle, staged_head
+from bundler.pipes import is_pipe, standard_input
 from bundler.reports import write_want_list
 from bundler.trust.verifier import pin_root
 from bundler.verifying import verify_bundle
@@ -106,34 +105,6 @@ def verify_paths(home: Path, paths: Sequence[Path], wishes: Wishes, progress: Me
             )
 
 
-def is_pipe(paths: Sequence[Path]) -> bool:
-    """Whether the bundle comes from standard input.
-
-    Raises:
-        UsageError: From there and from files at once.
-    """
-    if Path("-") in paths and len(paths) > 1:
-        raise UsageError(
-            "standard input cannot be read beside files", hint="Give - alone, or files alone"
-        )
-    return list(paths) == [Path("-")]
-
-
-def standard_input() -> BinaryIO:
-    """Standard input, unbuffered; closing it leaves the process's own open.
-
-    Raises:
-        UsageError: It is a terminal.
-        StorageFailure: It is closed.
-    """
-    with storage_errors("cannot read standard input"):
-        pipe = os.fdopen(os.dup(0), "rb", buffering=0)
-    if pipe.isatty():
-        pipe.close()
-        raise UsageError("a bundle is no text to be typed", hint="Pipe it: cat BUNDLE | … -")
-    return pipe
-
-
 def _find(store: Store, media: Media) -> tuple[Path, dict[int, Path]]:
     """The head among the files, or the one kept from an earlier sitting; and its volumes."""
     return find_bundle(media, lambda bundle: staged_head(store, bundle))
@@ -153,6 +124,14 @@ def find_bundle(
         NotFound: There is none, or no head.
     """
     bundle = one_bundle(media)
+    if len(media.strangers) == 1 and not (media.heads or media.volumes):
+        return media.strangers[0], {}  # reading it says what it is instead
+    if media.strangers:
+        raise UsageError(
+            f"{media.strangers[0].name} is no part of a bundle",
+            why="it is neither a head nor a volume",
+            hint="Copy it again from its source, or leave it out",
+        )
     if len(media.heads) > 1:
         raise UsageError(
             "these are several bundles",

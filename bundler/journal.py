@@ -75,8 +75,9 @@ class Journal:
 
     def forget(self, digest: Digest) -> None:
         """Start a blob anew: what was recorded of it turned out wrong."""
-        self._segments.pop(digest.hex, None)
-        self._fronts.pop(digest.hex, None)
+        known = self._segments.pop(digest.hex, None), self._fronts.pop(digest.hex, None)
+        if not any(known):
+            return
         lines = [f"{h} {n}\n" for h, numbers in self._segments.items() for n in sorted(numbers)]
         lines += [f"{h} +{n}\n" for h, n in self._fronts.items() if n]
         with storage_errors("cannot write the import's journal"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 def verify_bundle(
     store: Store,
     source: BinaryIO,
-    volumes: Mapping[int, Path],
+    volumes: Mapping[int, Source],
     *,
     wishes: Wishes,
     now: datetime,
@@ -62,7 +63,7 @@ def verify_bundle(
     needed = {blob.digest for model in wanted for blob in head.blobs_of(model)}
     weights = {layer.digest for layer in head.weights.values()} & needed
     check = _Check(store, weights, progress)
-    with advice():
+    with closing(check), advice():
         if head.descriptor.volumes:
             _read_volumes(head, volumes, check, needed)
         else:
@@ -85,7 +86,7 @@ def verify_bundle(
 
 
 def _read_volumes(
-    head: Head, volumes: Mapping[int, Path], check: _Check, needed: set[Digest]
+    head: Head, volumes: Mapping[int, Source], check: _Check, needed: set[Digest]
 ) -> None:
     wanted = range(1, len(head.descriptor.volumes) + 1)
     if missing := [number for number in wanted if number not in volumes]:
@@ -95,7 +96,7 @@ def _read_volumes(
             hint="Verification needs all volumes at once",
         )
     for number, parts in enumerate(head.descriptor.volumes, 1):
-        with open_regular(volumes[number]) as source:
+        with open_source(volumes[number]) as source:
             reader = ArchiveReader(source)
             label = Label(head.descriptor.id, number).to_bytes()
             reader.open_first(layout.VOLUME_NAME, label)
@@ -135,12 +136,17 @@ class _Check:
         for number in range(part.first, part.first + part.count):
             blob.segment(number, stream, self._progress)
         if part.first + part.count == len(entry.parts):
+            blob.finish(self._bases)
+            if entry.digest in self._weights:
+                blob.front.seek(0)
+                self.inspect(entry.digest, blob.front, entry.size)
+            self.close()
+
+    def close(self) -> None:
+        """Drop what is kept of an unfinished blob."""
+        if self._blob is not None:
+            self._blob.front.close()
             self._blob = None
-            with blob.front:
-                blob.finish(self._bases)
-                if entry.digest in self._weights:
-                    blob.front.seek(0)
-                    self.inspect(entry.digest, blob.front, entry.size)
 
     def inspect(self, digest: Digest, file: BinaryIO, size: int) -> None:
         """Look at a weight file's header."""
@@ -189,11 +195,10 @@ class _Blob:
         """
         entry = self._entry
         if entry.encoding == DELTA:
-            made: Any = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - becomes the front
-            self.front.seek(0)
-            rebuild_entry(entry, self.front, bases, made.fileno())
-            self.front.close()
-            self.front = made
+            with self.front as stored:
+                self.front = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed by the caller
+                stored.seek(0)
+                rebuild_entry(entry, stored, bases, self.front.fileno())
             return
         found = self._hash.hexdigest()
         if found != entry.digest.hex:

@@ -59,7 +59,10 @@ class Label:
             label = cls(bundle, number, fields.get("kind") == "parity")
             if label.to_bytes() == data:
                 return label
-        raise MalformedDocument("a volume's label is not as `bundle create` writes it")
+        raise MalformedDocument(
+            "a volume's label is not as `bundle create` writes it",
+            hint="Copy the volumes again from their source",
+        )
 
 
 @dataclass(slots=True)
@@ -69,9 +72,11 @@ class Media:
     Attributes:
         heads: Heads, or bundles in one file.
         volumes: Label to file.
+        strangers: Files that were named and are neither.
     """
 
     heads: list[Path] = field(default_factory=list)
+    strangers: list[Path] = field(default_factory=list)
     volumes: dict[Label, Path] = field(default_factory=dict)
 
     def of(self, bundle: str) -> dict[int, Path]:
@@ -94,8 +99,7 @@ class Media:
 def look(paths: Iterable[Path]) -> Media:
     """Sort files by what they are; folders are looked into, one level deep.
 
-    In a folder, files that are neither head nor volume are passed over; a file that was named and
-    is neither counts as a head, and reading it says what it is instead.
+    In a folder, files that are neither head nor volume are passed over.
 
     Raises:
         MalformedDocument: A volume whose label is broken.
@@ -135,8 +139,10 @@ def _add(media: Media, path: Path, *, named: bool) -> None:
     label = _label(start)
     if label is not None:
         media.volumes.setdefault(label, path)
-    elif named or start.startswith(layout.LAYOUT_NAME.encode() + b"\0"):
-        media.heads.append(path)  # one that is none says so when it is read
+    elif start.startswith(layout.LAYOUT_NAME.encode() + b"\0"):
+        media.heads.append(path)
+    elif named:
+        media.strangers.append(path)
 
 
 def _label(start: bytes) -> Label | None:
