@@ -111,7 +111,7 @@ class _Vocabulary:
 
     @cached_property
     def longest_text(self) -> int:
-        return max(1, max(len(self.piece(token)) for token in range(self.size)))
+        return max(len(self.piece(token)) for token in range(self.size)) or 1
 
     def piece(self, token: int) -> bytes:
         """What a token adds to the text; nothing for special ones."""
