@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -55,7 +57,7 @@ def main() -> int:
 def create(
     sources: Annotated[list[str], typer.Argument(metavar="MODEL…", help="GGUF files.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The bundle, or its head.")
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Bundle or head; - is a pipe.")
     ],
     name: Annotated[
         Optional[list[str]],  # noqa: UP045 - Typer evaluates it
@@ -102,7 +104,9 @@ def create(
             passphrase=lambda: read_passphrase(passphrase_file),
             progress=meter,
         )
-    render.created(out, created)
+    # Into a pipe goes nothing but the bundle.
+    with redirect_stdout(sys.stderr) if str(output) == "-" else nullcontext():
+        render.created(out, created)
 
 
 @app.command("import")

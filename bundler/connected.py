@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from bundler.archive import layout
@@ -13,10 +14,11 @@ from bundler.archive.codec import Compression
 from bundler.chunking import Chunking
 from bundler.chunks.shelf import IndexShelf
 from bundler.clock import now
-from bundler.create import Created, Form, create_bundle
+from bundler.create import Created, Form, check_pipe, create_bundle, create_to_pipe
 from bundler.files import check_output, write_file
 from bundler.inventory import WantList
 from bundler.isolated import parse_fingerprint
+from bundler.pipes import PIPE, standard_output
 from bundler.reports import read_inventory, read_wanted
 from bundler.sources import LocalModel, resolve
 from bundler.trust.names import member_name, publisher_role
@@ -166,7 +168,7 @@ def create(
         home: Whose publisher signs.
         sources: As typed.
         names: As typed: none, or one per source.
-        output: The bundle.
+        output: The bundle; ``-`` is standard output.
         form: How it is to be written.
         passphrase: Called once, after everything else that can fail early has been checked.
         progress: Told of the bytes.
@@ -182,9 +184,13 @@ def create(
             hint="Give one --name per model, in the same order, or none",
         )
     publisher = open_publisher(home)
-    sweep(output)
-    check_output(output, overwrite=form.overwrite or is_placing(output))
-    _keep_sources(sources, output)
+    if output == PIPE:
+        check_pipe(form)
+        standard_output().close()  # a terminal is refused before anything is hashed
+    else:
+        sweep(output)
+        check_output(output, overwrite=form.overwrite or is_placing(output))
+        _keep_sources(sources, output)
     secret = passphrase()
     given: Sequence[str | None] = names or [None] * len(sources)
     chunking = Chunking(IndexShelf(workspace(home) / "chunks"), form.held)
@@ -192,6 +198,18 @@ def create(
     if wanted is not None:
         models = _only_wanted(models, wanted)
         form = replace(form, compression=Compression.NONE, supplements=wanted.bundle)
+    if output == PIPE:
+        with standard_output() as pipe, TemporaryDirectory(prefix="sealift-") as spool:
+            return create_to_pipe(
+                publisher,
+                models,
+                pipe,
+                Path(spool),
+                form=form,
+                passphrase=secret,
+                now=now(),
+                progress=progress,
+            )
     return create_bundle(
         publisher,
         models,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from bundler.archive import layout
 from bundler.archive.codec import Compression
@@ -19,6 +19,7 @@ from bundler.contents import Entry, Part, closure, spread
 from bundler.descriptor import BundleDescriptor, BundledModel
 from bundler.files import check_output
 from bundler.modelpack import PackedModel, pack
+from bundler.pipes import PIPE
 from bundler.sources import LocalModel
 from bundler.storing import Stored, store
 from bundler.trust.names import model_target
@@ -140,6 +141,58 @@ def create_bundle(
     size = sum(path.stat().st_size for path in targets.values())
     volumes = tuple(path for number, path in sorted(targets.items()) if number)
     return Created(output, volumes, size, descriptor, publisher.fingerprint)
+
+
+def create_to_pipe(
+    publisher: Publisher,
+    sources: Sequence[LocalModel],
+    sink: BinaryIO,
+    spool: Path,
+    *,
+    form: Form,
+    passphrase: bytes,
+    now: datetime,
+    progress: Meter,
+) -> Created:
+    """As :func:`create_bundle`, in one file and one pass, to whoever reads the other end.
+
+    Args:
+        publisher: Signs.
+        sources: Hashed already.
+        sink: Opened for unbuffered writing; never sought in.
+        spool: A folder of its own for encoded blobs, which must be signed for before they go.
+        form: How it is written.
+        passphrase: Of the keys.
+        now: The clock.
+        progress: Told of the bytes.
+
+    Raises:
+        UsageError: No model, two under one name, or volumes, which no pipe has.
+        ContentMismatch: A source changed since it was hashed.
+        TrustError: The keys or the workspace cannot sign this.
+        StorageFull, StorageFailure: The disk says no, or nobody reads any more.
+    """
+    _check_names(sources)
+    check_pipe(form)
+    packed = [pack(source) for source in sources]
+    with Workbench(spool / "bundle", _request(publisher, packed, spool, form)) as bench:
+        begun = bench.plan(id=secrets.token_hex(16), issued=rfc3339(now))
+        blobs = _store(packed, form, bench, progress)
+        plan = _plan(packed, blobs, publisher.name, begun, form)
+        descriptor, head = _signed_head(bench, publisher, packed, plan, passphrase, now)
+        writer = ArchiveWriter(sink)
+        _write_all(writer, descriptor, head, blobs, progress)
+    return Created(PIPE, (), writer.position, descriptor, publisher.fingerprint)
+
+
+def check_pipe(form: Form) -> None:
+    """See that a bundle of this form can go through a pipe.
+
+    Raises:
+        UsageError: It has volumes.
+    """
+    if form.volume_size is not None:
+        raise UsageError("volumes cannot go through a pipe", hint="Leave out --volume-size")
 
 
 def volume_path(output: Path, number: int, kind: str = "v") -> Path:
@@ -284,12 +337,22 @@ def _write_first(
         writer = ArchiveWriter(
             file, start=bench.durable(0), durable=lambda count: bench.note_durable(0, count)
         )
-        writer.add_raw(head)
-        if not descriptor.volumes:
-            for entry in descriptor.contents:
-                if entry.digest in blobs:
-                    _write_part(writer, Part.all_of(entry), blobs, progress)
-        writer.close()
+        _write_all(writer, descriptor, head, blobs, progress)
+
+
+def _write_all(
+    writer: ArchiveWriter,
+    descriptor: BundleDescriptor,
+    head: bytes,
+    blobs: dict[Digest, Stored],
+    progress: Meter,
+) -> None:
+    writer.add_raw(head)
+    if not descriptor.volumes:
+        for entry in descriptor.contents:
+            if entry.digest in blobs:
+                _write_part(writer, Part.all_of(entry), blobs, progress)
+    writer.close()
 
 
 def _write_volume(

@@ -28,7 +28,8 @@ from bundler.importer import (
     incomplete,
     staged_head,
 )
-from bundler.isolated import find_bundle, is_pipe, standard_input
+from bundler.isolated import find_bundle
+from bundler.pipes import is_pipe, standard_input
 from bundler.volumes import look
 from registry import oci
 from registry.blobs import BlobStore

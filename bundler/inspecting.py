@@ -17,7 +17,8 @@ from bundler.contents import Entry, Part
 from bundler.descriptor import BundleDescriptor, BundledModel
 from bundler.files import open_regular
 from bundler.head import advice, trust_front
-from bundler.isolated import find_bundle, is_pipe, standard_input
+from bundler.isolated import find_bundle
+from bundler.pipes import is_pipe, standard_input
 from bundler.reading import Front, read_body, read_front
 from bundler.trust.claims import Claims, read_claims
 from bundler.volumes import Label, look
