@@ -57,7 +57,10 @@ def main() -> int:
 def create(
     sources: Annotated[list[str], typer.Argument(metavar="MODEL…", help="GGUF files.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Bundle or head; - is a pipe.")
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The bundle, or its head; - is a pipe."
+        ),
     ],
     name: Annotated[
         Optional[list[str]],  # noqa: UP045 - Typer evaluates it
@@ -68,6 +71,15 @@ def create(
         typer.Option(metavar="SIZE", help="Write volumes of at most this: 3900M, 25G."),
     ] = None,
     compression: Annotated[str, typer.Option(help="auto, none or max.")] = "auto",
+    parity: Annotated[
+        int,
+        typer.Option(
+            metavar="M", min=0, help="Add M volumes, so that any M may get lost or damaged."
+        ),
+    ] = 0,
+    check_media: Annotated[
+        bool, typer.Option("--check-media", help="Read it back past the page cache at once.")
+    ] = False,
     against: Annotated[
         Optional[Path],  # noqa: UP045 - Typer evaluates it
         typer.Option(metavar="INVENTORY", help="Leave out what this site holds; send deltas."),
@@ -86,12 +98,12 @@ def create(
 
     Interrupted, the same command goes on where it was.
     """
-    from bundler import connected, render
+    from bundler import connected, render, upkeep
     from bundler.passphrase import read_passphrase
     from schemas.settings import load
 
     out = Output(json=json, quiet=quiet)
-    form = connected.form(compression, volume_size, overwrite=force)
+    form = connected.form(compression, volume_size, overwrite=force, parity=parity)
     form, wanted = connected.for_site(form, against, want, site)
     with out.progress() as meter:
         created = connected.create(
@@ -104,9 +116,49 @@ def create(
             passphrase=lambda: read_passphrase(passphrase_file),
             progress=meter,
         )
+        checked = None
+        if check_media and str(output) != "-":
+            checked = upkeep.check_paths([created.path, *created.volumes], meter)
     # Into a pipe goes nothing but the bundle.
     with redirect_stdout(sys.stderr) if str(output) == "-" else nullcontext():
-        render.created(out, created)
+        render.created(out, created, checked)
+
+
+@app.command("check-media")
+def check_media_(paths: Paths, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
+    """Read a bundle back from its stick, past the page cache, and compare every byte.
+
+    Finds bad spots, and media that lie about their size. Give the head, and what lies there.
+    """
+    from bundler import render, upkeep
+
+    out = Output(json=json, quiet=quiet)
+    with out.progress() as meter:
+        checked = upkeep.check_paths(paths, meter)
+    render.checked_media(out, checked)
+
+
+@app.command()
+def repair(
+    paths: Paths,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045 - Typer evaluates it
+        typer.Option("--output", "-o", metavar="DIR", help="Where to. [default: in place]"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only say what is damaged.")] = False,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Make lost and damaged volumes again from parity volumes.
+
+    An import does so by itself; this is for a stick that travels on.
+    """
+    from bundler import render, upkeep
+
+    out = Output(json=json, quiet=quiet)
+    with out.progress() as meter:
+        repaired = upkeep.repair_paths(paths, output, meter, dry_run=dry_run)
+    render.repaired(out, repaired, dry_run=dry_run)
 
 
 @app.command("import")

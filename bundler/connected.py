@@ -93,7 +93,7 @@ def export_root(home: Path, output: Path, *, overwrite: bool) -> Publisher:
     return publisher
 
 
-def form(compression: str, volume_size: str | None, *, overwrite: bool) -> Form:
+def form(compression: str, volume_size: str | None, *, overwrite: bool, parity: int = 0) -> Form:
     """How a bundle is to be written, as typed.
 
     Raises:
@@ -105,7 +105,8 @@ def form(compression: str, volume_size: str | None, *, overwrite: bool) -> Form:
         raise UsageError(
             f"{compression!r} is no compression", hint="Give auto, none or max"
         ) from None
-    return Form(mode, parse_size(volume_size) if volume_size else None, overwrite)
+    size = parse_size(volume_size) if volume_size else None
+    return Form(mode, size, overwrite, parity=parity)
 
 
 def site_key(text: str | None) -> Digest | None:

@@ -18,7 +18,9 @@ from bundler.clock import parse_rfc3339, rfc3339
 from bundler.contents import Entry, Part, closure, spread
 from bundler.descriptor import BundleDescriptor, BundledModel
 from bundler.files import check_output
+from bundler.making_parity import described, write_parity
 from bundler.modelpack import PackedModel, pack
+from bundler.parity import Table
 from bundler.pipes import PIPE
 from bundler.sources import LocalModel
 from bundler.storing import Stored, store
@@ -48,6 +50,7 @@ class Form:
         overwrite: Whether files may be there already.
         held: Blobs that the far side has, with their sizes in bytes: left out, or built upon.
         supplements: Id of a bundle for which this one sends what a site lacked.
+        parity: How many volumes may get lost or damaged.
     """
 
     compression: Compression = Compression.AUTO
@@ -55,6 +58,7 @@ class Form:
     overwrite: bool = False
     held: Mapping[Digest, int] = field(default_factory=dict, hash=False)
     supplements: str | None = None
+    parity: int = 0
 
     def __post_init__(self) -> None:
         if self.volume_size is not None and self.volume_size < limits.VOLUME_BYTES_MIN:
@@ -62,6 +66,9 @@ class Form:
                 f"volumes of {self.volume_size} bytes are too small",
                 hint=f"Give --volume-size at least {limits.VOLUME_BYTES_MIN // limits.MIB}M",
             )
+
+        if self.parity and self.volume_size is None:
+            raise UsageError("--parity needs volumes", hint="Give --volume-size too")
 
     @property
     def piece(self) -> int | None:
@@ -126,15 +133,20 @@ def create_bundle(
         begun = bench.plan(id=secrets.token_hex(16), issued=rfc3339(now))
         blobs = _store(packed, form, bench, progress)
         plan = _plan(packed, blobs, publisher.name, begun, form)
-        targets = {0: output} | {
-            number: volume_path(output, number) for number in range(1, len(plan.volumes) + 1)
-        }
+        count = len(plan.volumes)
+        parity = form.parity if count else 0
+        targets = {0: output} | {n: volume_path(output, n) for n in range(1, count + 1)}
+        targets |= {count + n: volume_path(output, n, "p") for n in range(1, parity + 1)}
         for path in targets.values():
             check_output(path, overwrite=overwrite)
         if not bench.placing:
-            for number in range(1, len(plan.volumes) + 1):
+            for number in range(1, count + 1):
                 _write_volume(bench, number, plan, blobs, progress)
-        descriptor, head = _signed_head(bench, publisher, packed, plan, passphrase, now)
+        table = write_parity(bench, plan, parity, progress) if parity else None
+        plan = replace(plan, parity=None if table is None else described(table))
+        descriptor, head = _signed_head(
+            bench, publisher, packed, plan, passphrase, now, table=table
+        )
         if not bench.placing:
             _write_first(bench, descriptor, head, blobs, progress)
         bench.place(targets)
@@ -212,6 +224,7 @@ def _request(
         "models": [[str(p.source.reference), str(p.descriptor.digest)] for p in packed],
         "compression": str(form.compression),
         "volumeSize": form.volume_size or 0,
+        "parity": form.parity,
         "supplements": form.supplements or "",
         "held": sorted([str(digest), size] for digest, size in form.held.items()),
     }
@@ -273,6 +286,8 @@ def _signed_head(
     plan: BundleDescriptor,
     passphrase: bytes,
     now: datetime,
+    *,
+    table: Table | None = None,
 ) -> tuple[BundleDescriptor, bytes]:
     """The final descriptor, and all that lies before the large blobs.
 
@@ -297,7 +312,7 @@ def _signed_head(
         now=now,
     )
     descriptor = replace(plan, sequence=trust.sequence)
-    head = _head(descriptor, trust, packed)
+    head = _head(descriptor, trust, packed, table)
     document = {
         "sequence": trust.sequence,
         "signed": rfc3339(now),
@@ -309,7 +324,10 @@ def _signed_head(
 
 
 def _head(
-    descriptor: BundleDescriptor, trust: TrustMetadata, packed: Sequence[PackedModel]
+    descriptor: BundleDescriptor,
+    trust: TrustMetadata,
+    packed: Sequence[PackedModel],
+    table: Table | None,
 ) -> bytes:
     small = {Digest.of(data): data for p in packed for data in (p.manifest_bytes, p.config_bytes)}
     sink = BytesIO()
@@ -322,6 +340,8 @@ def _head(
     for entry in descriptor.contents:
         if entry.digest in small:
             writer.add_bytes(entry.name, small[entry.digest])
+    if table is not None:
+        writer.add_bytes(layout.PARITY_NAME, table.encode())
     return sink.getvalue()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -15,6 +15,15 @@ from registry.verify import storage_errors
 from schemas.errors import AlreadyExists, NotFound, UsageError
 
 _NAME_CHARS: Final = 40  # of the name in that of the unfinished file, which must not be too long
+
+
+Source = Path | Callable[[], BinaryIO]
+"""A file's path, or what opens something that reads like one."""
+
+
+def open_source(source: Source) -> BinaryIO:
+    """Open it, as :func:`open_regular` does."""
+    return open_regular(source) if isinstance(source, Path) else source()
 
 
 def open_regular(path: Path) -> BinaryIO:

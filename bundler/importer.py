@@ -29,7 +29,7 @@ from bundler.archive.reader import ArchiveReader
 from bundler.assembly import Assembly
 from bundler.contents import Entry, Part
 from bundler.descriptor import BundleDescriptor, BundledModel
-from bundler.files import open_regular, write_file
+from bundler.files import Source, open_source, write_file
 from bundler.head import Head, advice, open_head
 from bundler.journal import Journal
 from bundler.records import receipt

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from bundler.clock import now
-from bundler.files import open_regular
+from bundler.files import Source, open_regular
 from bundler.importer import Imported, Verified, Wishes, import_bundle, staged_head
+from bundler.mending import restored
 from bundler.pipes import is_pipe, standard_input
 from bundler.reports import write_want_list
 from bundler.trust.verifier import pin_root
@@ -21,6 +23,7 @@ from registry.verify import storage_errors
 from schemas import limits, strictjson
 from schemas.errors import (
     BlobsMissing,
+    ContentError,
     IncompleteBundle,
     InvalidName,
     NotFound,
@@ -29,6 +32,7 @@ from schemas.errors import (
 )
 from schemas.render import Meter
 
+_Result = TypeVar("_Result")
 Ask = Callable[[IncompleteBundle], Sequence[Path] | None]
 
 
@@ -78,10 +82,14 @@ def import_paths(
         while True:
             head, volumes = _find(store, media)
             try:
-                with open_regular(head) as source:
-                    return import_bundle(
-                        store, source, volumes, wishes=wishes, now=now(), progress=progress
-                    )
+                return _mending(
+                    head,
+                    media,
+                    volumes,
+                    lambda source, files: import_bundle(
+                        store, source, files, wishes=wishes, now=now(), progress=progress
+                    ),
+                )
             except IncompleteBundle as error:
                 more = ask(error) if ask is not None else None
                 if more is None:
@@ -99,10 +107,36 @@ def verify_paths(home: Path, paths: Sequence[Path], wishes: Wishes, progress: Me
     media = look(paths)
     with Store.open(home) as store:
         head, volumes = _find(store, media)
+        return _mending(
+            head,
+            media,
+            volumes,
+            lambda source, files: verify_bundle(
+                store, source, files, wishes=wishes, now=now(), progress=progress
+            ),
+        )
+
+
+def _mending(
+    head: Path,
+    media: Media,
+    volumes: Mapping[int, Path],
+    read: Callable[[BinaryIO, Mapping[int, Source]], _Result],
+) -> _Result:
+    """Read a bundle; where volumes are lost or damaged, once more with help of the parity."""
+    try:
         with open_regular(head) as source:
-            return verify_bundle(
-                store, source, volumes, wishes=wishes, now=now(), progress=progress
-            )
+            return read(source, volumes)
+    except BlobsMissing:
+        raise
+    except ContentError:
+        if not any(label.parity for label in media.volumes):
+            raise
+        with restored(head, media) as mended:
+            if mended is None:
+                raise
+            with open_regular(head) as source:
+                return read(source, mended)
 
 
 def _find(store: Store, media: Media) -> tuple[Path, dict[int, Path]]:

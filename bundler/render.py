@@ -5,17 +5,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bundler.clock import rfc3339
 from bundler.create import Created
 from bundler.importer import Imported, Verified
 from bundler.inventory import Inventory, WantList
 from bundler.isolated import Ask, KnownAnchor
+from bundler.media import MediaCheck, Verdict
 from bundler.reports import Exported
 from bundler.trust.publisher import Publisher
-from schemas.errors import IncompleteBundle
+from bundler.upkeep import Repaired
+from schemas.errors import ContentMismatch, IncompleteBundle
 from schemas.render import Output, bytes_text, complain
+
+_EXTENTS_SHOWN: Final = 20
 
 
 def ask_for_stick(paths: Sequence[Path]) -> Ask:
@@ -36,7 +40,7 @@ def ask_for_stick(paths: Sequence[Path]) -> Ask:
     return ask
 
 
-def created(out: Output, result: Created) -> None:
+def created(out: Output, result: Created, checked: MediaCheck | None = None) -> None:
     """``bundle create``."""
     descriptor = result.descriptor
     for model in descriptor.models:
@@ -55,8 +59,59 @@ def created(out: Output, result: Created) -> None:
             "sequence": descriptor.sequence,
             "rootFingerprint": str(result.fingerprint),
             "models": _models(descriptor.models),
+            **({} if checked is None else {"media": checked.document()}),
         }
     )
+    if checked is not None:
+        _media(out, checked)
+
+
+def checked_media(out: Output, result: MediaCheck) -> None:
+    """``bundle check-media``."""
+    out.result(result.document())
+    _media(out, result)
+
+
+def _media(out: Output, result: MediaCheck) -> None:
+    """Show a check of media.
+
+    Raises:
+        ContentMismatch: Something is wrong with it.
+    """
+    for file in result.files:
+        how = "not there" if file.method is None else f"{bytes_text(file.checked)} compared"
+        out.line(f"{'ok ' if file.ok else 'BAD'}  {file.name}  {how}")
+        for bad in file.bad[:_EXTENTS_SHOWN]:
+            out.line(f"     bytes {bad.offset} to {bad.offset + bad.length}: {bad.kind}")
+        if len(file.bad) > _EXTENTS_SHOWN:
+            out.line(f"     and {len(file.bad) - _EXTENTS_SHOWN} more")
+    if not result.ok:
+        raise ContentMismatch(
+            "the medium does not hold what was written",
+            why=f"{result.verdict}: {result.why}",
+            hint="Throw it away"
+            if result.verdict is Verdict.FAKE_CAPACITY
+            else "Copy the bad files again; if it comes back, take another medium",
+        )
+    out.line("read back: every byte is as it was written")
+
+
+def repaired(out: Output, result: Repaired, *, dry_run: bool) -> None:
+    """``bundle repair``."""
+    damage = result.damage
+    for number, count in damage.files.items():
+        out.line(
+            f"damaged  {damage.names[number]}  {count} of {damage.table.blocks(number)} blocks"
+        )
+    for path in result.written:
+        out.line(f"wrote    {path}")
+    if not damage.count:
+        out.line("nothing is damaged")
+    elif dry_run:
+        out.line("all of it can be repaired")
+    for name in result.left:
+        out.note(f"{name} is damaged, and left so: the bundle is whole without it")
+    out.result({**damage.document(), "written": [str(path) for path in result.written]})
 
 
 def verified(out: Output, result: Verified) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bundler.archive import layout
@@ -15,7 +14,7 @@ from bundler.archive.codec import Encoding, decode_piece
 from bundler.archive.reader import ArchiveReader, BlobStream
 from bundler.assembly import compare_segment
 from bundler.contents import DELTA, IDENTITY, Entry, Part
-from bundler.files import open_regular
+from bundler.files import Source, open_source
 from bundler.head import Head, advice, open_head
 from bundler.importer import Verified, VerifiedModel, Wishes, check_requirements
 from bundler.rebuilding import Bases, rebuild_entry

@@ -83,7 +83,7 @@ class Interrupter:
                 progress=self.meter,
             )
         except AlreadyExists:
-            assert self.check()
+            assert self.output.exists()
 
     def create_remembering(self) -> None:
         """One attempt, of which everything that is synced is remembered."""
