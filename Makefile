@@ -24,7 +24,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 COMPILE_OURS := $(COMPILE) pyproject.toml --no-emit-package llama-cpp-python \
 	--no-emit-package sealift
 
-.PHONY: help venv model demo test test-unit check format bench lock clean clean-cache
+.PHONY: help venv model demo test test-unit fuzz check format bench lock clean clean-cache
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -63,6 +63,10 @@ test: venv ## run all tests, the fast ones first
 
 test-unit: venv ## run the fast tests only
 	@$(PYTEST) tests/unit
+
+fuzz: venv ## fuzz the bundle's readers (FUZZ_SECONDS=120)
+	@PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_reader.py -max_total_time=$(or $(FUZZ_SECONDS),120) \
+	  -max_len=65536 -timeout=20 -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1
 
 check: venv ## look at format, lint and types
 	@$(BIN)/ruff format --check .
