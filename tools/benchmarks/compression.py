@@ -26,7 +26,9 @@ it hashed the source: sampling, byte planes, zstd in frames of 8 MiB on two thre
 each; and what `bundle import` does: comparing these, decoding, hashing what comes out. Beside it
 the `zstd` command with `-T0`, which uses both cores to compress and one to decompress, and neither
 hashes with SHA-256; level 19 over the weights once.
-Both from file to file in the page cache; {pairs} runs in turn, medians; MB/s count raw bytes."""
+Both from file to file in the page cache; {pairs} runs in turn, medians. MB/s count raw bytes by the
+wall clock; "per CPU s" are MB per second of processor time, which others on the machine disturb
+less."""
 
 
 @dataclass
@@ -49,6 +51,10 @@ class _Tool:
     def rate(self, costs: list[Cost]) -> float:
         """Median MB/s of raw bytes."""
         return self.raw / median(cost.seconds for cost in costs) / 1e6
+
+    def cpu_rate(self, costs: list[Cost]) -> float:
+        """Median MB of raw bytes per second of processor time."""
+        return self.raw / median(cost.cpu_seconds for cost in costs) / 1e6
 
 
 def measure(bench: Bench) -> Section:
@@ -121,13 +127,23 @@ def _one_run(folder: Path, tool: _Tool, raw: Path) -> None:
 
 
 def _section(found: dict[str, list[_Tool]], pairs: int) -> Section:
-    head = ["", "size, %", "compress, MB/s", "decompress, MB/s", "peak, MiB"]
+    head = [
+        "",
+        "size, %",
+        "compress, MB/s",
+        "per CPU s",
+        "decompress, MB/s",
+        "per CPU s",
+        "peak, MiB",
+    ]
     rows = [
         [
             f"{dtype}: {tool.name}",
             f"{100 * tool.ratio:.1f}",
-            f"{tool.rate(tool.encoded):.0f}",
+            f"{tool.rate(tool.encoded):.1f}",
+            f"{tool.cpu_rate(tool.encoded):.1f}",
             f"{tool.rate(tool.decoded):.0f}",
+            f"{tool.cpu_rate(tool.decoded):.0f}",
             f"{max(c.peak_bytes for c in (*tool.encoded, *tool.decoded)) >> 20}",
         ]
         for dtype, tools in found.items()
