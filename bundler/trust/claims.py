@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+
+from tuf.api.metadata import Snapshot
 
 from bundler.trust import envelope, names
 from registry.digest import Digest
@@ -46,10 +48,12 @@ def read_claims(files: Mapping[str, bytes]) -> Claims:
         files: Name to bytes, without their folder; bounded by the reader.
 
     Raises:
-        MalformedArchive: A name that no metadata file has, or a role twice.
+        MalformedArchive: A name that no metadata file has, a role twice, or a file too few or too
+            many by what the snapshot lists.
         MalformedDocument: A file is not in the one accepted form.
     """
     roots: list[ClaimedRoot] = []
+    listed: set[str] = set()
     roles: dict[str, tuple[int, datetime]] = {}
     for name, data in files.items():
         role, version = names.parse_member(name)
@@ -60,4 +64,18 @@ def read_claims(files: Mapping[str, bytes]) -> Claims:
             raise MalformedArchive("trust metadata has a role twice", why=role)
         else:
             roles[role] = (read.version, read.expires)
-    return Claims(tuple(sorted(roots, key=lambda root: root.version)), roles)
+        if role == names.SNAPSHOT:
+            listed = {file.removesuffix(".json") for file in read.payload(Snapshot).meta}
+    roots.sort(key=lambda root: root.version)
+    wanted = {names.TIMESTAMP, names.SNAPSHOT, names.TARGETS} | listed
+    if roles.keys() != wanted or [root.version for root in roots] != list(_chain(roots)):
+        raise MalformedArchive(
+            "the bundle's trust metadata is not a closed set",
+            why="it has other files than its root chain and its snapshot name",
+        )
+    return Claims(tuple(roots), roles)
+
+
+def _chain(roots: Sequence[ClaimedRoot]) -> range:
+    """The versions that there must be: from 1 on, without a gap."""
+    return range(1, max(1, len(roots)) + 1)
