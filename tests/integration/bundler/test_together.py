@@ -94,7 +94,6 @@ def test_two_bundles_at_once(
     assert len(check_sound(target.home)) == 1
     assert target.bundle("import", second).code == 0
     assert "library/tiny:2" in check_sound(target.home)
-    assert list((target.home / "staging").iterdir()) == []
 
 
 def test_import_while_collection_and_removal_run(
