@@ -170,11 +170,13 @@ def import_(
         typer.Option("--partial", help="Install what is complete, though volumes are missing."),
     ] = False,
     want_list: Annotated[
-        Optional[Path],  # noqa: UP045 - Typer evaluates it
+        Path,
         typer.Option(
-            metavar="FILE", help="Where to write what is lacking. [default: BUNDLE.want here]"
+            metavar="FILE",
+            show_default=False,
+            help="Where to write what is lacking. [default: BUNDLE.want here]",
         ),
-    ] = None,
+    ] = Path(),
     publisher: Publisher = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,

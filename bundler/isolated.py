@@ -67,8 +67,9 @@ def import_paths(
         progress: Told of the bytes.
         ask: Asks a person for the next stick; returns where to look, or None to stop. Without it,
             missing volumes are an error at once.
-        want_list: Where to write what the bundle needs and the store has not; None for a file of
-            the bundle's name in the current folder. There is none for a bundle from a pipe.
+        want_list: Where to write what the bundle needs and the store has not; in a folder, a file
+            of the bundle's name is made. None writes none; nor is there one for a bundle from a
+            pipe.
 
     Raises:
         UsageError: No bundle among the files, or several.
@@ -82,7 +83,7 @@ def import_paths(
         while True:
             head, volumes = _find(store, media)
             try:
-                return _mending(
+                return mending(
                     head,
                     media,
                     volumes,
@@ -96,6 +97,8 @@ def import_paths(
                     raise
                 media = look([head, *more])
             except BlobsMissing as error:
+                if want_list is None:
+                    raise
                 raise write_want_list(store, head, wishes.anchor, want_list, error) from error
 
 
@@ -107,7 +110,7 @@ def verify_paths(home: Path, paths: Sequence[Path], wishes: Wishes, progress: Me
     media = look(paths)
     with Store.open(home) as store:
         head, volumes = _find(store, media)
-        return _mending(
+        return mending(
             head,
             media,
             volumes,
@@ -117,7 +120,7 @@ def verify_paths(home: Path, paths: Sequence[Path], wishes: Wishes, progress: Me
         )
 
 
-def _mending(
+def mending(
     head: Path,
     media: Media,
     volumes: Mapping[int, Path],

@@ -148,7 +148,7 @@ def join(paths: Sequence[Path], output: Path, *, overwrite: bool) -> Inventory |
 
 
 def write_want_list(
-    store: Store, head: Path, anchor: str | None, output: Path | None, error: BlobsMissing
+    store: Store, head: Path, anchor: str | None, output: Path, error: BlobsMissing
 ) -> BlobsMissing:
     """Write down what a bundle needs and the store has not.
 
@@ -156,13 +156,13 @@ def write_want_list(
         store: Into which the bundle was to be imported.
         head: The bundle, or its head.
         anchor: As for the import.
-        output: Where to; None for ``<the bundle's name>.want`` in the current folder.
+        output: Where to; in a folder, ``<the bundle's name>.want``.
         error: What the import ended with.
 
     Returns:
         The error, saying where the list is.
     """
-    path = output or Path(f"{head.stem}{_WANT_SUFFIX}")
+    path = output / f"{head.stem}{_WANT_SUFFIX}" if output.is_dir() else output
     try:
         with open_regular(head) as source:
             descriptor = open_head(store.catalogue, source, anchor=anchor, now=now()).descriptor

@@ -76,7 +76,6 @@ def test_killed_again_and_again(form: str, repository: Path, source: Path, tmp_p
     counts = interrupt(repository, "kill", form, tmp_path, source, 30)
     assert counts["killed"] >= 30
     assert counts["left"] >= 10  # or the moments were not spread over the work
-    assert counts["finished"] >= 1
 
 
 @pytest.mark.parametrize("form", ["one", "coded-volumes"])
