@@ -19,7 +19,7 @@ from typing import BinaryIO, Final
 from bundler.archive import layout
 from bundler.clock import now
 from bundler.descriptor import BundleDescriptor, BundledModel
-from bundler.files import open_regular, write_file
+from bundler.files import Source, write_file
 from bundler.head import Head, advice, open_head
 from bundler.importer import (
     Wishes,
@@ -28,7 +28,7 @@ from bundler.importer import (
     incomplete,
     staged_head,
 )
-from bundler.isolated import find_bundle
+from bundler.isolated import find_bundle, mending
 from bundler.pipes import is_pipe, standard_input
 from bundler.volumes import look
 from registry import oci
@@ -96,15 +96,19 @@ def export_paths(
     media = look(paths)
     with Store.open(home) as store:
         head, volumes = find_bundle(media, lambda bundle: staged_head(store, bundle))
-        with open_regular(head) as source:
-            return _export(store, folder, source, volumes, wishes, now(), progress)
+        return mending(
+            head,
+            media,
+            volumes,
+            lambda source, files: _export(store, folder, source, files, wishes, now(), progress),
+        )
 
 
 def _export(
     store: Store,
     folder: Path,
     source: BinaryIO,
-    volumes: Mapping[int, Path],
+    volumes: Mapping[int, Source],
     wishes: Wishes,
     moment: datetime,
     progress: Meter,
