@@ -51,6 +51,13 @@ class Assembly:
         have = self._journal.segments(entry.digest)
         return [number for number in range(len(entry.parts)) if number not in have]
 
+    def lacks(self, part: Part) -> bool:
+        """Whether any of a part's segments has not come yet."""
+        if self.done(part.entry):
+            return False
+        numbers = range(part.first, part.first + part.count)
+        return not self._journal.segments(part.entry.digest).issuperset(numbers)
+
     def settle(self, entries: Iterable[Entry]) -> None:
         """Finish blobs of which an interrupted import had all segments.
 

@@ -324,7 +324,8 @@ def _read_volume(
 ) -> None:
     """Read what is still needed of one volume."""
     parts = head.descriptor.volumes[number - 1] if number <= len(head.descriptor.volumes) else ()
-    needed = {e.digest for e in todo if assembly.missing(e)} & {p.entry.digest for p in parts}
+    wanted = {entry.digest for entry in todo}
+    needed = {p.entry.digest for p in parts if p.entry.digest in wanted and assembly.lacks(p)}
     if not needed:
         return
     label = Label(head.descriptor.id, number).to_bytes()

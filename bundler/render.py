@@ -282,7 +282,8 @@ def _document(result: Verified) -> dict[str, Any]:
         "timeVerdict": trust.time_verdict,
         "models": [
             {**entry, "signer": model.signer}
-            for entry, model in zip(_models(result.descriptor.models), result.models, strict=True)
+            for model in result.models  # of the bundle's, those that were asked for and are here
+            for entry in _models([model.bundled])
         ],
     }
 

@@ -265,8 +265,8 @@ class Watched(io.RawIOBase):
         return self._file.seek(offset, whence)
 
     def readinto(self, buffer: Any, /) -> int:
-        self._trap(self.count)
-        view = memoryview(buffer)[: 1 << 16]
+        self._trap(self._file.tell())
+        view = memoryview(buffer)[:PIECE]
         count = self._file.readinto(view)
         self.count += count
         return count

@@ -19,9 +19,10 @@ import pytest
 from registry.gc import collect
 from registry.store import Store
 from tests.gguf_files import Pieces, tensor
-from tests.support.bundle_simulator import Forgery, forge, twin
+from tests.support.bundle_simulator import Forgery, digest, forge, twin
 from tests.support.publisher_simulator import Simulator
 from tests.support.site import Site, check_sound
+from tests.support.sticks import Stored, by_segments, carry, pieces
 
 BUNDLE = Path(sys.executable).with_name("bundle")
 MODEL = "library/tiny:1"
@@ -67,6 +68,28 @@ def test_imports_killed_at_random_moments(
     counts = run_killing(repository, tmp_path, "imports", pristine.home, large, MODEL, 120, 1)
     assert counts["killed"] >= 120
     assert counts["left-staging"] >= 10  # or the moments were not spread over the work
+
+
+def test_imports_of_volumes_killed_at_random_moments(
+    repository: Path, site: Site, publisher: Simulator, tmp_path: Path
+) -> None:
+    """Over what was left, and over what that left; never is more than one segment read again."""
+    pristine = site.copy(tmp_path / "home")
+    piece = 256 << 10
+    way = Stored("identity", tuple(pieces(LARGE, piece)), piece)
+    carried = carry(
+        twin(publisher),
+        Forgery(weights=LARGE),
+        encodings={digest(LARGE): way},
+        layout=by_segments(4),
+    )
+    assert len(carried.volumes) == 5
+    stick = tmp_path / "stick"
+    carried.put(stick)
+    counts = run_killing(repository, tmp_path, "imports", pristine.home, stick, MODEL, 100, 3)
+    assert counts["killed"] >= 100
+    assert counts["left-staging"] >= 10
+    assert counts["most-repeated"] <= 1
 
 
 def test_bundling_killed_at_random_moments(repository: Path, tmp_path: Path) -> None:
