@@ -9,9 +9,9 @@ from typing import Any, Final
 from bundler.clock import rfc3339
 from bundler.comparing import Difference
 from bundler.contents import Entry
+from bundler.costs import Cost, Plan
 from bundler.exporting import Exported
 from bundler.inspecting import Contents, Inspected, ModelClaim, VolumeClaim
-from bundler.planning import Cost, Plan
 from schemas.render import Output, bytes_text, duration_text
 
 NOT_VERIFIED: Final = "NOT VERIFIED: this is what the bundle says of itself, whoever wrote it."
@@ -107,7 +107,7 @@ def planned(out: Output, result: Plan) -> None:
     out.fields(
         [
             ("models", f"{len(result.models)}, {bytes_text(sum(n for _, n in result.models))}"),
-            ("to carry", f"{bytes_text(result.carry)}: {carried}"),
+            ("to carry", f"{bytes_text(result.carry)}: {carried}" if carried else "nothing"),
             ("volumes", _volumes_text(result)),
             ("there already", _blobs_text(result.held)),
             ("lacking", _blobs_text(result.lacking)),

@@ -99,12 +99,15 @@ def create(
     Interrupted, the same command goes on where it was.
     """
     from bundler import connected, render, upkeep
+    from bundler.inventory import WantList
     from bundler.passphrase import read_passphrase
     from schemas.settings import load
 
     out = Output(json=json, quiet=quiet)
     form = connected.form(compression, volume_size, overwrite=force, parity=parity)
-    form, wanted = connected.for_site(form, against, want, site)
+    form, report = connected.for_site(form, against, want, site)
+    if report is not None:
+        render.believed(out, report, known=site is not None)
     with out.progress() as meter:
         created = connected.create(
             load().home,
@@ -112,7 +115,7 @@ def create(
             name or [],
             output,
             form=form,
-            wanted=wanted,
+            wanted=report if isinstance(report, WantList) else None,
             passphrase=lambda: read_passphrase(passphrase_file),
             progress=meter,
         )
@@ -299,6 +302,11 @@ def plan(
         typer.Option(metavar="SIZE", help="Models: volumes of at most this: 3900M, 25G."),
     ] = None,
     compression: Annotated[str, typer.Option(help="Models: auto, none or max.")] = "auto",
+    against: Annotated[
+        Optional[Path],  # noqa: UP045 - Typer evaluates it
+        typer.Option(metavar="INVENTORY", help="Models: leave out what this site holds."),
+    ] = None,
+    site: Site = None,
     only: Only = None,
     publisher: Publisher = None,
     json: JsonFlag = False,
@@ -314,9 +322,12 @@ def plan(
     from schemas.settings import load
 
     form = connected.form(compression, volume_size, overwrite=True)
+    form, _ = connected.for_site(form, against, None, site)
     wishes = Wishes(publisher, tuple(only or ()))
-    result = planning.plan(load().home, sources, name or [], output, form, wishes)
-    answers.planned(Output(json=json, quiet=quiet), result)
+    out = Output(json=json, quiet=quiet)
+    with out.progress() as meter:
+        result = planning.plan(load().home, sources, name or [], output, form, wishes, meter)
+    answers.planned(out, result)
 
 
 @keys.command("init")

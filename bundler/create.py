@@ -64,7 +64,7 @@ class Form:
         if self.volume_size is not None and self.volume_size < limits.VOLUME_BYTES_MIN:
             raise UsageError(
                 f"volumes of {self.volume_size} bytes are too small",
-                hint=f"Give --volume-size at least {limits.VOLUME_BYTES_MIN // limits.MIB}M",
+                hint=f"Give --volume-size at least {limits.VOLUME_BYTES_MIN // limits.MIB}Mi",
             )
 
         if self.parity and self.volume_size is None:

@@ -8,98 +8,46 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from bundler.archive import layout
-from bundler.archive.codec import EncodingChoice, choose_encoding, encode_piece
+from bundler.archive.codec import (
+    AS_IT_IS,
+    QUICK_LEVEL,
+    Encoding,
+    EncodingChoice,
+    choose_encoding,
+    encode_piece,
+    piece_sizes,
+)
 from bundler.archive.pieces import Segment
+from bundler.chunking import Chunking
+from bundler.chunks.index import IndexBuilder
+from bundler.chunks.recipes import Delta
+from bundler.chunks.shelf import IndexShelf
 from bundler.clock import now
 from bundler.comparing import store_if_any
+from bundler.connected import workspace
 from bundler.contents import DELTA, IDENTITY, Entry, spread
+from bundler.costs import OVERHEAD_BYTES, Cost, Plan, at, by_encoding, slower, total
 from bundler.create import Form
 from bundler.files import open_regular
 from bundler.importer import Wishes, staged_head
 from bundler.inspecting import Contents, Looked, Volumes, look_into
 from bundler.isolated import find_bundle
 from bundler.measuring import Speed, existing_folder, free_space, read_speed, write_speed
-from bundler.sources.local import LocalFile, examine
+from bundler.sources.local import LocalFile, examine, resolve
 from bundler.volumes import look
 from registry.digest import Digest
 from registry.store import Store
 from registry.verify import storage_errors
 from schemas import limits
 from schemas.errors import UsageError
-
-OVERHEAD_BYTES: Final = 64 * limits.MIB  # what an import needs beside the payload, at most
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What one side has to do.
-
-    Attributes:
-        read: Bytes.
-        write: Bytes.
-        peak: Bytes of disk that it takes at most.
-        free: Bytes of disk that are there; None where that cannot be seen from here.
-        seconds: At the measured speed; likewise.
-        folder: Which disk.
-    """
-
-    read: int
-    write: int
-    peak: int
-    free: int | None = None
-    seconds: float | None = None
-    folder: Path | None = None
-
-    @property
-    def fits(self) -> bool | None:
-        """Whether the disk is large enough; None where that is not known."""
-        return None if self.free is None else self.peak <= self.free
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a transfer costs.
-
-    Attributes:
-        models: Name and bytes of each.
-        carried: Encoding to bytes that travel.
-        volumes: How many; 0 where all lies in one file.
-        volume_size: Bytes of the largest one.
-        missing: Numbers of those that are not at hand; isolated side only.
-        held: Blobs that are there already, and their bytes.
-        lacking: Blobs that the bundle builds upon and that are not there.
-        connected: Cost of making the bundle; None once it is made.
-        isolated: Cost of importing it.
-        speed: As measured here.
-        anchor: Name of the pinned publisher that vouches for it; None where nothing was verified.
-        doubt: Why nothing was.
-    """
-
-    models: tuple[tuple[str, int], ...]
-    carried: Mapping[str, int]
-    volumes: int
-    volume_size: int
-    missing: tuple[int, ...]
-    held: tuple[int, int]
-    lacking: tuple[int, int]
-    connected: Cost | None
-    isolated: Cost
-    speed: Speed
-    anchor: str | None = None
-    doubt: str = ""
-
-    @property
-    def carry(self) -> int:
-        """Bytes that travel."""
-        return sum(self.carried.values())
+from schemas.render import Meter
 
 
 def plan(
@@ -109,6 +57,7 @@ def plan(
     output: Path,
     form: Form,
     wishes: Wishes,
+    progress: Meter,
 ) -> Plan:
     """What it costs to bundle models, or to import a bundle: by what the sources are.
 
@@ -119,6 +68,7 @@ def plan(
         output: Of models: where the bundle would be written, or its folder.
         form: Of models: how it would be written.
         wishes: Of a bundle: which models, and whom to believe.
+        progress: Told of bytes that must be read: only against what a site holds.
 
     Raises:
         UsageError: Both kinds at once, or another number of names.
@@ -138,9 +88,14 @@ def plan(
                 hint="Give one --name per model, in the same order, or none",
             )
         wanted: Sequence[str | None] = names or [None] * len(models)
-        files = [examine(s, n) for s, n in zip(models, wanted, strict=True)]
+        pairs = zip(models, wanted, strict=True)
+        if form.held:
+            chunking = Chunking(_Shelf(workspace(home) / "chunks"), form.held)
+            ways = [_against(s, n, form, chunking, progress) for s, n in pairs]
+        else:
+            ways = [_whole(examine(s, n), form) for s, n in pairs]
         folder = output if output.is_dir() else output.parent
-        return plan_create(files, form, folder.absolute())
+        return plan_create(ways, form, folder.absolute())
     media = look(Path(source) for source in sources)
     with store_if_any(home) as store:
         head, _ = find_bundle(
@@ -163,11 +118,35 @@ def _is_model(source: str) -> bool:
 # -- connected side -------------------------------------------------------------------------------
 
 
-def plan_create(files: Sequence[LocalFile], form: Form, folder: Path) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a model would travel.
+
+    Attributes:
+        file: The model.
+        choice: Its encoding, if it travels whole.
+        held: Whether the far side has it already.
+        delta: How it is made of what the far side has.
+    """
+
+    file: LocalFile
+    choice: EncodingChoice
+    held: bool = False
+    delta: Delta | None = None
+
+    @property
+    def encoded(self) -> int:
+        """Bytes that have to be encoded."""
+        if self.delta is not None:
+            return self.delta.recipe.literal_size
+        return self.file.size if self.choice.ratio < 1 else 0
+
+
+def plan_create(ways: Sequence[Way], form: Form, folder: Path) -> Plan:
     """What it costs to bundle model files.
 
     Args:
-        files: The models.
+        ways: The models, and how each would travel.
         form: How the bundle would be written.
         folder: Where it would be written.
 
@@ -175,62 +154,89 @@ def plan_create(files: Sequence[LocalFile], form: Form, folder: Path) -> Plan:
         UsageError: The volumes would be too small.
         StorageFailure: A file or folder cannot be read.
     """
-    choices = [_choose(file, form) for file in files]
-    entries = [
-        _estimated(number, file, choice, form)
-        for number, (file, choice) in enumerate(zip(files, choices, strict=True))
-    ]
+    sent = [way for way in ways if not way.held]
+    entries = [_estimated(number, way, form) for number, way in enumerate(sent)]
     volumes = list(spread(entries, form.volume_size)) if form.volume_size else []
     sizes = [_file_size(part.size for part in parts) for parts in volumes]
     spooled = sum(entry.stored_size for entry in entries if entry.encoding != IDENTITY)
     carry = sum(entry.stored_size for entry in entries)
-    payload = sum(file.size for file in files)
-    speed = Speed(read_speed(files[0].path), write_speed(folder), _encode_speed(files, choices))
-    encoded = sum(f.size for f, choice in zip(files, choices, strict=True) if choice.ratio < 1)
-    cut = payload - encoded if form.volume_size else 0
+    payload = sum(way.file.size for way in sent)
+    held = [way.file.size for way in ways if way.held]
+    speed = Speed(read_speed(ways[0].file.path), write_speed(folder), _encode_speed(sent))
+    encoded = sum(way.encoded for way in sent)
+    plain = sum(entry.size for entry in entries if entry.encoding == IDENTITY)
+    cut = plain if form.volume_size else 0
+    again = sum(entry.stored_size for entry in entries if entry.encoding == DELTA)
     return Plan(
-        models=tuple((str(file.reference), file.size) for file in files),
-        carried=_by_encoding(entries),
+        models=tuple((str(way.file.reference), way.file.size) for way in ways),
+        carried=by_encoding(entries),
         volumes=len(volumes),
         volume_size=max(sizes, default=0),
         missing=(),
-        held=(0, 0),
+        held=(len(held), sum(held)),
         lacking=(0, 0),
         connected=Cost(
-            read=payload + encoded + cut + carry,
+            read=payload + sum(held) + encoded + cut + carry,
             write=spooled + carry,
             peak=spooled + carry,
             free=free_space(folder),
-            seconds=_total(
-                _at(payload + cut, speed.read),  # hashed, and cut into segments
-                _at(encoded, speed.encode) if encoded else 0.0,
-                _at(spooled, speed.write),
-                _at(carry, _slower(speed.read, speed.write)),
+            seconds=total(
+                at(payload + sum(held) + cut, speed.read),  # hashed, and cut into segments
+                at(encoded, speed.encode),
+                at(spooled, speed.write),
+                at(carry, slower(speed.read, speed.write)),
             ),
             folder=folder,
         ),
-        isolated=Cost(read=carry, write=payload, peak=payload + OVERHEAD_BYTES),
+        isolated=Cost(
+            read=carry,
+            write=payload + again,
+            peak=payload + again + (OVERHEAD_BYTES if sent else 0),
+        ),
         speed=speed,
     )
 
 
-def _choose(file: LocalFile, form: Form) -> EncodingChoice:
+def _whole(file: LocalFile, form: Form) -> Way:
     with open_regular(file.path) as source, storage_errors(f"cannot read {file.path}"):
         fd = source.fileno()
-        return choose_encoding(
+        choice = choose_encoding(
             lambda offset, length: os.pread(fd, length, offset), file.size, mode=form.compression
         )
+    return Way(file, choice)
 
 
-def _estimated(number: int, file: LocalFile, choice: EncodingChoice, form: Form) -> Entry:
+def _against(source: str, name: str | None, form: Form, chunking: Chunking, meter: Meter) -> Way:
+    """Against what a site holds, a model has to be read whole to know what it would cost."""
+    model = resolve(source, name, chunking, meter)
+    file = LocalFile(model.reference, model.path, model.size, model.facts)
+    if model.digest in form.held:
+        return Way(file, AS_IT_IS, held=True)
+    return _whole(file, form) if model.delta is None else Way(file, AS_IT_IS, delta=model.delta)
+
+
+class _Shelf(IndexShelf):
+    """The publisher's indexes, of which a plan makes none."""
+
+    def add(self, builder: IndexBuilder, blob: Digest, size: int) -> None:
+        """Nothing is written."""
+
+
+def _estimated(number: int, way: Way, form: Form) -> Entry:
     """An entry of the right sizes, as far as they are known; its digests mean nothing."""
-    nobody = Digest.of(number.to_bytes(8))
+    nobody, file, choice = Digest.of(number.to_bytes(8)), way.file, way.choice
+    if way.delta is not None:
+        literals = [n for n in piece_sizes(way.delta.recipe.literal_size) if n]
+        sizes = [len(way.delta.recipe.to_bytes()), *literals]
+        segments = tuple(Segment(size, nobody) for size in sizes)
+        bases = way.delta.bases
+        return Entry(nobody, file.size, DELTA, limits.PIECE_BYTES, segments, bases)
     encoded = str(choice.encoding) != IDENTITY
     piece = limits.PIECE_BYTES if encoded else form.piece or limits.SEGMENT_BYTES
     if not encoded and (form.piece is None or file.size <= piece):
         return Entry(nobody, file.size)
-    sizes = (min(piece, file.size - offset) for offset in range(0, file.size, piece))
-    stored = (max(1, round(size * choice.ratio)) if encoded else size for size in sizes)
+    raw = (min(piece, file.size - offset) for offset in range(0, file.size, piece))
+    stored = (max(1, round(size * choice.ratio)) if encoded else size for size in raw)
     segments = tuple(Segment(size, nobody) for size in stored)
     return Entry(nobody, file.size, str(choice.encoding), piece, segments)
 
@@ -239,11 +245,14 @@ def _file_size(sizes: Iterable[int]) -> int:
     return layout.end_of_archive(layout.BLOCK * 2, sizes)
 
 
-def _encode_speed(files: Sequence[LocalFile], choices: Sequence[EncodingChoice]) -> float | None:
+def _encode_speed(ways: Sequence[Way]) -> float | None:
     """One piece in one thread; the quick levels use two, the slow ones all cores."""
-    for file, choice in zip(files, choices, strict=True):
-        if choice.ratio >= 1:
+    for way in ways:
+        file, choice = way.file, way.choice
+        if not way.encoded:
             continue
+        if way.delta is not None:
+            choice = EncodingChoice(Encoding.ZSTD, QUICK_LEVEL)
         size = min(file.size, limits.MIB if choice.slow else limits.PIECE_BYTES)
         with open_regular(file.path) as source, storage_errors(f"cannot read {file.path}"):
             raw = os.pread(source.fileno(), size, (file.size - size) // 2)
@@ -301,7 +310,7 @@ def plan_import(
     speed = Speed(read_speed(first), write_speed(folder))
     return Plan(
         models=tuple((str(model.bundled.reference), model.size) for model in models),
-        carried=_by_encoding(contents.descriptor.contents),
+        carried=by_encoding(contents.descriptor.contents),
         volumes=len(contents.volumes),
         volume_size=max((volume.size for volume in contents.volumes), default=0),
         missing=tuple(sorted(needed - at_hand.keys())),
@@ -330,10 +339,10 @@ def _import_cost(todo: Sequence[Entry], speed: Speed, folder: Path) -> Cost:
         write=size + deltas,
         peak=size + deltas + (OVERHEAD_BYTES if todo else 0),
         free=free_space(folder),
-        seconds=_total(
-            _at(stored, speed.read) if stored > size else 0.0,
-            _at(size, _slower(speed.read, speed.write)),
-            _at(again, speed.read),
+        seconds=total(
+            at(stored, speed.read) if stored > size else 0.0,
+            at(size, slower(speed.read, speed.write)),
+            at(again, speed.read),
         ),
         folder=folder,
     )
@@ -364,26 +373,3 @@ def _volumes_needed(contents: Contents, todo: Sequence[Entry]) -> set[int]:
         for number, parts in enumerate(contents.descriptor.volumes, 1)
         if any(part.entry.digest in wanted for part in parts)
     }
-
-
-def _by_encoding(entries: Iterable[Entry]) -> dict[str, int]:
-    found: Counter[str] = Counter()
-    for entry in entries:
-        found[entry.encoding] += entry.stored_size
-    return dict(found)
-
-
-def _at(count: int, speed: float | None) -> float | None:
-    if not count:
-        return 0.0
-    return None if speed is None else count / speed
-
-
-def _slower(*speeds: float | None) -> float | None:
-    known = [speed for speed in speeds if speed is not None]
-    return min(known) if len(known) == len(speeds) else None
-
-
-def _total(*parts: float | None) -> float | None:
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
