@@ -16,7 +16,7 @@ from bundler.chunks.shelf import IndexShelf
 from bundler.clock import now
 from bundler.create import Created, Form, check_pipe, create_bundle, create_to_pipe
 from bundler.files import check_output, write_file
-from bundler.inventory import WantList
+from bundler.inventory import Inventory, WantList
 from bundler.isolated import parse_fingerprint
 from bundler.pipes import PIPE, standard_output
 from bundler.reports import read_inventory, read_wanted
@@ -116,8 +116,8 @@ def site_key(text: str | None) -> Digest | None:
 
 def for_site(
     form: Form, against: Path | None, want: Path | None, site: str | None
-) -> tuple[Form, WantList | None]:
-    """The same form for what one site holds, or lacks.
+) -> tuple[Form, Inventory | WantList | None]:
+    """The same form for what one site holds; and the site's report.
 
     Args:
         form: What is known so far.
@@ -134,7 +134,8 @@ def for_site(
             "--against and --want exclude each other", hint="What is wanted travels whole"
         )
     if against is not None:
-        return replace(form, held=read_inventory(against, site_key(site)).blobs), None
+        inventory = read_inventory(against, site_key(site))
+        return replace(form, held=inventory.blobs), inventory
     return form, None if want is None else read_wanted(want, site_key(site))
 
 

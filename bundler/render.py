@@ -191,6 +191,14 @@ def unpinned(out: Output, known: KnownAnchor, *, dry_run: bool) -> None:
     out.result({**_anchor(known), "removed": not dry_run})
 
 
+def believed(out: Output, report: Inventory | WantList, *, known: bool) -> None:
+    """Which site ``bundle create`` goes by."""
+    out.note(f"for the site {report.site.hex}, as of {rfc3339(report.time)}")
+    if not known:
+        out.note("Compare this with what the site told you, or give --site; whoever made the file")
+        out.note("can make the bundle lack something over there, and nothing worse.")
+
+
 def exported_inventory(out: Output, result: Exported, *, codes: bool) -> None:
     """``bundle inventory export``."""
     if codes:
