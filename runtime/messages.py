@@ -1,6 +1,6 @@
 """What the HTTP codecs, the scheduler and the engine say to each other.
 
-Neutral between the Ollama, OpenAI and Anthropic dialects: a codec makes a :class:`Job` out of a body
+Neutral between the Ollama, OpenAI and Anthropic dialects: a codec makes a :class:`Job` of a body
 and renders :data:`Event` values into its own dialect. The engine knows nothing of HTTP, the codecs
 nothing of llama.cpp. Everything here is frozen, and crosses the process border as JSON
 (``document`` and ``from_document``).
