@@ -187,13 +187,19 @@ def encode_piece(encoding: Encoding, level: int, raw: bytes | bytearray) -> byte
     return b"".join(parts)
 
 
-def decode_piece(encoding: Encoding, stored: bytes | bytearray, raw_size: int) -> bytes | bytearray:
+def decode_piece(
+    encoding: Encoding,
+    stored: bytes | bytearray,
+    raw_size: int,
+    into: bytearray | None = None,
+) -> bytes | bytearray:
     """The inverse of :func:`encode_piece`; the digest of ``stored`` was compared before.
 
     Args:
         encoding: One of the zstd encodings.
         stored: One frame.
         raw_size: What its content must have, 1 to ``PIECE_BYTES``.
+        into: ``raw_size`` bytes of memory, in which planes are merged; see `planes.merge`.
 
     Raises:
         MalformedArchive: Anything but one whole frame with content of that size, or no piece has
@@ -219,7 +225,7 @@ def decode_piece(encoding: Encoding, stored: bytes | bytearray, raw_size: int) -
         raise _malformed(str(error)) from None
     if len(data) != raw_size:
         raise _malformed(f"it has {len(data)} bytes of content, not {raw_size}")
-    return planes.merge(data, encoding.planes)
+    return planes.merge(data, encoding.planes, into)
 
 
 def stored_limit(raw_size: int) -> int:

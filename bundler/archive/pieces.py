@@ -1,7 +1,8 @@
 """Encoding and decoding blobs piece by piece: several at a time, in order, in constant memory.
 
 zstd and SHA-256 release the GIL, so threads use all cores. With two workers no more than three
-pieces are under way; raw and stored together that is at most the memory of six.
+pieces are under way; raw and stored together that is at most the memory of six. Raw pieces use the
+same memory again and again: new pages from the kernel cost as much as decoding into them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -94,9 +95,11 @@ def encode_pieces(
             data = bytes(raw)
         else:
             data = encode_piece(choice.encoding, choice.level, raw)
+        spare.give(raw)
         return StoredPiece(Segment(len(data), _digest(data)), data, len(raw))
 
-    pieces = (_read_piece(source, raw_size) for raw_size in piece_sizes(size))
+    spare = _Spare()
+    pieces = (_fill(source, spare.take(raw_size)) for raw_size in piece_sizes(size))
     return _in_order(encode, pieces, workers or default_workers(slow=choice.slow))
 
 
@@ -142,6 +145,8 @@ def decode_pieces(
 ) -> Generator[bytes | bytearray]:
     """Verify and decode a blob's segments; the raw pieces come in order.
 
+    A piece is only good until the next one is asked for: its memory is used again.
+
     Args:
         stored: The bytes of each segment, read in the calling thread as room comes free.
         segments: What they must be; signed.
@@ -155,11 +160,7 @@ def decode_pieces(
     """
     check_segments(segments, size)
 
-    def decode(item: tuple[bytes | bytearray, Segment, int]) -> bytes | bytearray:
-        return decode_segment(encoding, *item)
-
-    items = zip(stored, segments, piece_sizes(size), strict=True)
-    return _in_order(decode, items, workers or default_workers())
+    return _decoded(stored, segments, size, encoding, workers or default_workers())
 
 
 def decode_stream(
@@ -183,7 +184,7 @@ def decode_stream(
         workers: See `decode_pieces`.
         progress: Called with the raw bytes of each piece.
     """
-    stored = (_read_piece(source, segment.size) for segment in segments)
+    stored = (_fill(source, bytearray(segment.size)) for segment in segments)
     with closing(decode_pieces(stored, segments, size, encoding, workers=workers)) as pieces:
         for raw in pieces:
             write_all(sink, raw)
@@ -192,9 +193,20 @@ def decode_stream(
 
 
 def decode_segment(
-    encoding: Encoding, stored: bytes | bytearray, segment: Segment, raw_size: int
+    encoding: Encoding,
+    stored: bytes | bytearray,
+    segment: Segment,
+    raw_size: int,
+    into: bytearray | None = None,
 ) -> bytes | bytearray:
     """Verify and decode one segment, for whoever has them out of order.
+
+    Args:
+        encoding: See `decode_pieces`.
+        stored: Its bytes.
+        segment: What they must be; signed.
+        raw_size: Of the piece, in bytes.
+        into: Memory that may be used for the result; see `codec.decode_piece`.
 
     Raises:
         ContentMismatch: Other bytes than its digest says.
@@ -205,7 +217,7 @@ def decode_segment(
             f"segment {segment.digest.short} has other bytes than were signed", hint=_COPY_AGAIN
         )
     if encoding is not Encoding.IDENTITY:
-        return decode_piece(encoding, stored, raw_size)
+        return decode_piece(encoding, stored, raw_size, into)
     if len(stored) != raw_size:
         raise MalformedArchive(
             f"segment {segment.digest.short} is no piece",
@@ -251,15 +263,52 @@ def _digest(data: bytes | bytearray) -> Digest:
     return Digest("sha256", hashlib.sha256(data).hexdigest())
 
 
-def _read_piece(source: Readable, size: int) -> bytearray:
-    buffer = bytearray(size)
+class _Spare:
+    """Memory of pieces that are done with."""
+
+    def __init__(self) -> None:
+        self._free: deque[bytearray] = deque()  # its ends are safe between threads
+
+    def take(self, size: int) -> bytearray:
+        """Memory of that size, with anything in it."""
+        if size == limits.PIECE_BYTES:
+            with suppress(IndexError):
+                return self._free.pop()
+        return bytearray(size)
+
+    def give(self, memory: bytearray) -> None:
+        """Hand back what `take` gave."""
+        if len(memory) == limits.PIECE_BYTES:
+            self._free.append(memory)
+
+
+def _decoded(
+    stored: Iterable[bytes | bytearray],
+    segments: Sequence[Segment],
+    size: int,
+    encoding: Encoding,
+    workers: int,
+) -> Generator[bytes | bytearray]:
+    def decode(item: tuple[bytes | bytearray, Segment, int]) -> bytes | bytearray:
+        into = spare.take(item[2]) if encoding.planes > 1 else None
+        return decode_segment(encoding, *item, into)
+
+    spare = _Spare()
+    items = zip(stored, segments, piece_sizes(size), strict=True)
+    with closing(_in_order(decode, items, workers)) as pieces:
+        for raw in pieces:
+            yield raw
+            if encoding.planes > 1 and isinstance(raw, bytearray):
+                spare.give(raw)
+
+
+def _fill(source: Readable, buffer: bytearray) -> bytearray:
     view = memoryview(buffer)
-    done = 0
-    while done < size:
-        count = read_some(source, view[done:])
+    while view:
+        count = read_some(source, view)
         if count == 0:
-            raise ContentMismatch("content ends too early", why=f"{size - done} bytes are missing")
-        done += count
+            raise ContentMismatch("content ends too early", why=f"{len(view)} bytes are missing")
+        view = view[count:]
     return buffer
 
 

@@ -41,18 +41,23 @@ def split(raw: bytes | bytearray, planes: int) -> Iterator[bytes | bytearray]:
         yield raw[whole:]
 
 
-def merge(data: bytes, planes: int) -> bytes | bytearray:
+def merge(data: bytes, planes: int, into: bytearray | None = None) -> bytes | bytearray:
     """The inverse of :func:`split`.
 
     Args:
         data: What the blocks of `split` hold, put together.
         planes: As many as `split` made.
+        into: Memory for the result, as long as ``data``; without it, new memory is taken. Not used
+            for one plane.
+
+    Returns:
+        ``into``, or new memory, or ``data`` itself for one plane.
     """
     if planes == 1:
         return data
     length = len(data) // planes  # of each plane
     whole = length * planes
-    raw = bytearray(len(data))
+    raw = bytearray(len(data)) if into is None else into
     view = memoryview(data)
     for start in range(0, length, _BLOCK):
         end = min(start + _BLOCK, length)

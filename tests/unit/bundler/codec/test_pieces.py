@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -168,6 +169,21 @@ def test_a_source_that_changes_is_seen() -> None:
         encode_stream(source, len(blob), CHOICE, io.BytesIO())
     with pytest.raises(ContentMismatch, match="too early"):
         encode_stream(io.BytesIO(blob), len(blob) + 1, CHOICE, io.BytesIO())
+
+
+@pytest.mark.parametrize("encoding", [Encoding.IDENTITY, Encoding.ZSTD, Encoding.PLANES4])
+def test_memory_is_used_again_but_never_too_early(encoding: Encoding) -> None:
+    blob = blob_of(30 * PIECE + 77)
+    choice = EncodingChoice(encoding, 1)
+    stored = list(encode_pieces(io.BytesIO(blob), len(blob), choice))
+    segments = [piece.segment for piece in stored]
+    back = []
+    for raw in decode_pieces(
+        (bytes(piece.data) for piece in stored), segments, len(blob), encoding, workers=4
+    ):
+        time.sleep(0.001)  # the others go on meanwhile
+        back.append(bytes(raw))
+    assert b"".join(back) == blob
 
 
 def test_few_pieces_are_under_way_and_no_thread_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
