@@ -95,8 +95,10 @@ def repeated(home: Path, bundle: Path) -> int:
     found = 0
     for part in (home / "staging").glob("*/*.part"):
         blob = part.stem.replace("-", ":")
-        journal = part.with_name("journal").read_text().splitlines()
         entry = next(c for c in json.loads(table)["contents"] if c["digest"] == blob)
+        if "segments" not in entry:  # a manifest or a config
+            continue
+        journal = part.with_name("journal").read_text().splitlines()
         data, place = part.read_bytes(), 0
         for number, segment in enumerate(entry["segments"]):
             there = digest(data[place : place + segment["size"]]) == segment["digest"]
