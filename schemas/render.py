@@ -36,6 +36,7 @@ _ONE_LINE: Final = _PICTURES | dict.fromkeys(_HIDDEN, "?")
 _TEXT: Final = {k: v for k, v in _ONE_LINE.items() if chr(k) not in "\n\t"}
 
 _UNITS: Final = ("B", "KB", "MB", "GB", "TB")
+_NAME_CHARS: Final = 30
 _PLAIN_SECONDS: Final = 5.0  # between two lines of progress where there is no terminal
 
 
@@ -196,7 +197,7 @@ class Output:
             if self.json or self.quiet:
                 meter = _Silent()
             elif self.terminal:
-                meter = _Bars(stack.enter_context(_bars()))
+                meter = _Bars(stack)
             else:
                 meter = _Lines()
             if description:
@@ -230,18 +231,28 @@ class _Lines:
 
 
 class _Bars:
-    def __init__(self, progress: RichProgress) -> None:
-        self._progress = progress
+    """Draws from the first ``begin`` on: a prompt before it would be painted over."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._progress: RichProgress | None = None
         self._task: TaskID | None = None
 
     def begin(self, name: str, size: int) -> None:
+        if self._progress is None:
+            self._progress = self._stack.enter_context(_bars())
         if self._task is not None:  # one line for all, so that a thousand blobs do not scroll
             self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(one_line(name)[:40], total=size or None)
+        self._task = self._progress.add_task(_short(one_line(name)), total=size or None)
 
     def advance(self, count: int) -> None:
-        if self._task is not None:
+        if self._progress is not None and self._task is not None:
             self._progress.advance(self._task, count)
+
+
+def _short(name: str) -> str:
+    """So that bar, amount, rate and time left fit beside it into 80 columns."""
+    return name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS - 1]}…"
 
 
 def _bars() -> RichProgress:
