@@ -168,7 +168,8 @@ def exported_root(out: Output, result: Publisher, path: Path) -> None:
 
 def anchor(out: Output, known: KnownAnchor) -> None:
     """``bundle trust init``."""
-    out.line(f"trusted  {known.anchor.name}  {known.anchor.fingerprint.hex}")
+    out.line(f"trusted  {known.anchor.name}")
+    out.line(f"root     {known.anchor.fingerprint.hex}")
     out.result(_anchor(known))
 
 
@@ -187,7 +188,8 @@ def anchors(out: Output, known: list[KnownAnchor]) -> None:
 def unpinned(out: Output, known: KnownAnchor, *, dry_run: bool) -> None:
     """``bundle trust remove``."""
     verb = "would forget" if dry_run else "forgot"
-    out.line(f"{verb}  {known.anchor.name}  {known.anchor.fingerprint.hex}")
+    out.line(f"{verb}  {known.anchor.name}")
+    out.line(f"root  {known.anchor.fingerprint.hex}")
     out.result({**_anchor(known), "removed": not dry_run})
 
 
@@ -266,7 +268,7 @@ def _show(out: Output, result: Verified) -> None:
     )
     for model in result.models:
         reference, digest = model.bundled.reference, model.bundled.manifest.digest
-        out.line(f"model        {reference}  {digest.short}  signed by {model.signer}")
+        out.line(f"model       {reference}  {digest.short}  signed by {model.signer}")
 
 
 def _clock(verdict: str) -> str:
