@@ -177,19 +177,18 @@ class ChunkIndex:
             near: The chunk at this offset is preferred, if there is one; else the first one is.
         """
         number = bisect_left(self, digest + near.to_bytes(8, "big"))
-        found = self._entry(number)
-        if found is not None and found.offset == near and found.digest == digest:
-            return found
-        number = bisect_left(self, digest)
-        found = self._entry(number)
-        return found if found is not None and found.digest == digest else None
+        here = self._entry(number, digest)
+        if here is not None and here.offset == near:
+            return here
+        if here is None and self._entry(number - 1, digest) is None:
+            return None
+        return self._entry(bisect_left(self, digest, 0, number), digest)
 
     def chunks(self) -> Iterator[Chunk]:
         """All entries, by rising digest."""
         for number in range(self._count):
-            found = self._entry(number)
-            if found is not None:
-                yield found
+            digest, offset, length = self._unpacked(number)
+            yield Chunk(offset, length, digest)
 
     def close(self) -> None:
         """Unmap the file."""
@@ -206,12 +205,17 @@ class ChunkIndex:
     ) -> None:
         self.close()
 
-    def _entry(self, number: int) -> Chunk | None:
-        if number >= self._count:
+    def _entry(self, number: int, digest: bytes) -> Chunk | None:
+        """An entry, if there is one of that number, with that digest."""
+        if not 0 <= number < self._count:
             return None
+        found, offset, length = self._unpacked(number)
+        return Chunk(offset, length, digest) if found == digest else None
+
+    def _unpacked(self, number: int) -> tuple[bytes, int, int]:
         start = _HEAD.size + number * _ENTRY.size
-        digest, offset, length = _ENTRY.unpack_from(self._map, start)
-        return Chunk(offset, length, digest)
+        entry: tuple[bytes, int, int] = _ENTRY.unpack_from(self._map, start)
+        return entry
 
     def _check_sum(self) -> None:
         end = len(self._map) - _CHECKSUM_BYTES
