@@ -246,8 +246,7 @@ def test_a_session_on_a_terminal(environment: dict[str, str], server: ScriptedSe
     terminal.type("\x1b[A\r")  # the arrow key brings the last line back; it opens no quotes
     terminal.expect("␛[2J5 messages")
     terminal.expect(">>> ")
-    terminal.type("\x03")
-    terminal.expect("Use Ctrl-D or /bye to leave.")
+    terminal.interrupt("Use Ctrl-D or /bye to leave.")
     terminal.expect(">>> ")
     terminal.type("\x04")
     assert terminal.end() == 0

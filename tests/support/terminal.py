@@ -51,6 +51,25 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
+    def interrupt(self, text: str) -> None:
+        """Press Ctrl-C at a prompt until ``text`` answers.
+
+        CPython's readline loop can miss a signal that comes between two of its waits; a person
+        presses the key again.
+        """
+        for _ in range(10):
+            self.type("\x03")
+            if self._shows(text, 1):
+                break
+        self.expect(text)
+
+    def _shows(self, text: str, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while text not in self.seen and (left := deadline - time.monotonic()) > 0:
+            if select.select([self.master], [], [], left)[0]:
+                self.seen += os.read(self.master, 4096).decode()
+        return text in self.seen
+
     def end(self) -> int:
         code = self.process.wait(30)
         os.close(self.master)
