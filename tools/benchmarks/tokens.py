@@ -211,7 +211,15 @@ def _server(bench: Bench, site: Site, model: Path, threads: int) -> Iterator[Ask
         )
     with _ended(process):
         _wait_until_up(process, port, log)
-        yield lambda question: _stream(port, question)
+
+        def ask(question: str) -> Answer:
+            try:
+                return _stream(port, question)
+            except (BenchError, OSError, HTTPException) as error:
+                msg = f"{error}; the server's log ends: {_end_of(log)}"
+                raise BenchError(msg) from None
+
+        yield ask
 
 
 @contextmanager
@@ -242,8 +250,12 @@ def _wait_until_up(process: subprocess.Popen[Any], port: int, log: Path) -> None
             time.sleep(0.1)
         finally:
             connection.close()
-    msg = f"sealift serve did not come up: {log.read_text(errors='replace')[-1000:].strip()}"
+    msg = f"sealift serve did not come up: {_end_of(log)}"
     raise BenchError(msg)
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text(errors="replace")[-1000:].strip()
 
 
 def _stream(port: int, question: str) -> Answer:
