@@ -33,12 +33,12 @@ _SUBJECTS: Final = (
 )  # fmt: skip
 _HOW: Final = """\
 SmolLM2-135M-Instruct (Q4_1), {tokens} tokens, greedy, one client, {threads} threads, a context of
-{context}, the same build of llama.cpp; all of them loaded, and the same question for all three in
-turn, a new one in every round, so that no prefix is cached but the template's. `sealift serve`
-answers `/v1/chat/completions` as a stream over HTTP, from its sandboxed worker; beside it
-llama-cpp-python's `create_chat_completion(stream=True)`, and a bare loop over llama.cpp's decode,
-sample and detokenise. Rate: tokens by the time from the question to the end of the answer; after
-the first: tokens by the time from the first token to the end. {rounds} rounds; medians."""
+{context}, flash attention, the same build of llama.cpp; all of them loaded, and the same question
+for all three in turn, a new one in every round, so that only the template's beginning is cached.
+`sealift serve` answers `/v1/chat/completions` as a stream over HTTP, from its sandboxed worker;
+beside it llama-cpp-python's `create_chat_completion(stream=True)`, and a bare loop over llama.cpp's
+decode, sample and detokenise. Rate: tokens by the time from the question to the end of the answer;
+after the first: tokens by the time from the first token to the end. {rounds} rounds; medians."""
 
 
 @dataclass(frozen=True, slots=True)
