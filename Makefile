@@ -78,6 +78,7 @@ format: venv ## format the code and make the safe repairs
 	@$(BIN)/ruff check --fix .
 
 bench: venv ## measure, and write docs/benchmarks.md
+	@tools/need.sh par2
 	@$(WITH_MODEL) $(BIN)/python tools/bench.py
 
 lock: ## write the lock files anew (UPGRADE=1 takes newer versions)
