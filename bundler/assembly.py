@@ -53,10 +53,7 @@ class Assembly:
 
     def lacks(self, part: Part) -> bool:
         """Whether any of a part's segments has not come yet."""
-        if self.done(part.entry):
-            return False
-        numbers = range(part.first, part.first + part.count)
-        return not self._journal.segments(part.entry.digest).issuperset(numbers)
+        return lacks(part, self._area, self._journal)
 
     def settle(self, entries: Iterable[Entry]) -> None:
         """Finish blobs of which an interrupted import had all segments.
@@ -223,6 +220,14 @@ def _hash_range(file: BinaryIO, size: int, hasher: object) -> None:
     came, _ = hash_through(file, size, "", seed=hasher)  # type: ignore[arg-type]
     if came != size:
         raise ContentMismatch("the staged front of a blob is shorter than its journal says")
+
+
+def lacks(part: Part, area: StagingArea, journal: Journal) -> bool:
+    """Whether a staging area has yet to see any of a part's segments."""
+    if part.entry.digest in area.digests:
+        return False
+    numbers = range(part.first, part.first + part.count)
+    return not journal.segments(part.entry.digest).issuperset(numbers)
 
 
 def compare_segment(entry: Entry, number: int, found: str) -> None:

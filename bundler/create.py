@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from bundler.archive.writer import ArchiveWriter
 from bundler.clock import parse_rfc3339, rfc3339
 from bundler.contents import Entry, Part, closure, spread
 from bundler.descriptor import BundleDescriptor, BundledModel
-from bundler.files import check_output
+from bundler.files import check_output, free_space
 from bundler.making_parity import described, write_parity
 from bundler.modelpack import PackedModel, pack
 from bundler.parity import Table
@@ -425,9 +424,7 @@ def _check_names(sources: Sequence[LocalModel]) -> None:
 
 
 def _check_space(output: Path, payload: int) -> None:
-    with storage_errors(f"cannot write {output}"):
-        stats = os.statvfs(output.parent)
-    free = stats.f_bavail * stats.f_frsize
+    free = free_space(output.parent, f"cannot write {output}")
     if free < payload:
         raise StorageFull(
             f"not enough space for {output.name}",

@@ -6,7 +6,6 @@ are copied, never linked to the store's: other tools may change what they find i
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import BinaryIO, Final
 from bundler.archive import layout
 from bundler.clock import now
 from bundler.descriptor import BundleDescriptor, BundledModel
-from bundler.files import Source, write_file
+from bundler.files import Source, free_space, write_file
 from bundler.head import Head, advice, open_head
 from bundler.importer import (
     Wishes,
@@ -213,9 +212,7 @@ def _finish(partial: Path, index: bytes) -> None:
 
 
 def _check_space(partial: Path, total: int) -> None:
-    with storage_errors(f"cannot write {partial}"):
-        stats = os.statvfs(partial)
-    free = stats.f_bavail * stats.f_frsize
+    free = free_space(partial, f"cannot write {partial}")
     if free < total:
         raise StorageFull(
             "not enough space for the layout",

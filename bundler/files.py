@@ -49,6 +49,21 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(fd, "rb", buffering=0)
 
 
+def free_space(folder: Path, what: str | None = None) -> int:
+    """Bytes that this user may still write there.
+
+    Args:
+        folder: On the disk in question.
+        what: What cannot be done if it cannot be looked at, for the message.
+
+    Raises:
+        StorageFailure: It cannot be looked at.
+    """
+    with storage_errors(what or f"cannot look at {folder}"):
+        stats = os.statvfs(folder)
+    return stats.f_bavail * stats.f_frsize
+
+
 def check_output(output: Path, *, overwrite: bool) -> None:
     """See that a bundle may be written there.
 

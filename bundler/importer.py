@@ -16,7 +16,7 @@ and perhaps blobs that nobody refers to, which garbage collection takes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bundler.archive import layout
-from bundler.archive.reader import ArchiveReader
-from bundler.assembly import Assembly
+from bundler.archive.reader import ArchiveReader, BlobStream
+from bundler.assembly import Assembly, lacks
 from bundler.contents import Entry, Part
 from bundler.descriptor import BundleDescriptor, BundledModel
-from bundler.files import Source, open_source, write_file
+from bundler.files import Source, free_space, open_source, write_file
 from bundler.head import Head, advice, open_head
 from bundler.journal import Journal
 from bundler.records import receipt
@@ -59,6 +59,9 @@ from schemas.render import Meter
 
 _HEAD: str = "head.tar"
 _JOURNAL: str = "journal"
+
+TakePart = Callable[[Part, BlobStream], None]
+"""Reads all bytes of a part from its stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +309,12 @@ def assemble(
         else:
             reader = head.trusted.reader
             for entry in head.large:
-                _read_part(reader, Part.all_of(entry), assembly, needed, progress)
+                read_part(
+                    reader,
+                    Part.all_of(entry),
+                    needed,
+                    lambda part, stream: _take(part, stream, assembly, progress),
+                )
             reader.finish()
     present = area.digests | {digest for digest, _ in head.descriptor.requires}
     return tuple(
@@ -328,37 +336,54 @@ def _read_volume(
     needed = {p.entry.digest for p in parts if p.entry.digest in wanted and assembly.lacks(p)}
     if not needed:
         return
-    label = Label(head.descriptor.id, number).to_bytes()
+    read_volume(
+        head, number, path, needed, lambda part, stream: _take(part, stream, assembly, progress)
+    )
+
+
+def _take(part: Part, stream: BlobStream, assembly: Assembly, progress: Meter) -> None:
+    progress.begin(f"blob {part.entry.digest.short}", part.size)
+    assembly.take(part, stream, progress)
+
+
+def read_volume(head: Head, number: int, path: Source, needed: set[Digest], take: TakePart) -> None:
+    """Read one volume from its label to its end.
+
+    Args:
+        head: Says what it holds.
+        number: Of the volume, from 1 on.
+        path: Where it is.
+        needed: Blobs whose parts are taken; others are passed over.
+        take: Reads a part's bytes from its stream.
+
+    Raises:
+        ContentError, EnvironmentFault: It is another volume, or broken; or what ``take`` raises.
+    """
+    parts = head.descriptor.volumes[number - 1]
     with open_source(path) as source:
         reader = ArchiveReader(source)
-        reader.open_first(layout.VOLUME_NAME, label)
+        reader.open_first(layout.VOLUME_NAME, Label(head.descriptor.id, number).to_bytes())
         reader.expect_members(part.size for part in parts)
         for part in parts:
-            _read_part(reader, part, assembly, needed, progress)
+            read_part(reader, part, needed, take)
         reader.finish()
 
 
-def _read_part(
-    reader: ArchiveReader,
-    part: Part,
-    assembly: Assembly,
-    needed: set[Digest],
-    progress: Meter,
-) -> None:
+def read_part(reader: ArchiveReader, part: Part, needed: set[Digest], take: TakePart) -> None:
+    """Read one member of a bundle, or pass over it; the arguments are :func:`read_volume`'s."""
     stream = reader.expect_blob(part.name, part.size)
     if part.entry.digest in needed:
-        progress.begin(f"blob {part.entry.digest.short}", part.size)
-        assembly.take(part, stream, progress)
+        take(part, stream)
     else:
         stream.skip(part.size)
     reader.end_blob(stream)
 
 
 def _reserve(area: StagingArea, total: int) -> None:
-    with storage_errors("cannot look at the store's disk"):
-        stats = os.statvfs(area.folder)
+    what = "cannot look at the store's disk"
+    free = free_space(area.folder, what)
+    with storage_errors(what):
         begun = sum(entry.stat().st_blocks * 512 for entry in os.scandir(area.folder))
-    free = stats.f_bavail * stats.f_frsize
     if free + begun < total:
         raise StorageFull(
             "not enough space in the store",
@@ -373,19 +398,12 @@ def incomplete(head: Head, area: StagingArea) -> IncompleteBundle:
         lacking = [
             number
             for number, parts in enumerate(head.descriptor.volumes, 1)
-            if any(_lacks(part, area, journal) for part in parts)
+            if any(lacks(part, area, journal) for part in parts)
         ]
     return IncompleteBundle(
         f"{len(lacking)} of {len(head.descriptor.volumes)} volumes have yet to come",
         why=f"missing: {', '.join(map(str, lacking[:50]))}",
         hint="Run it again with them; what came is kept",
-    )
-
-
-def _lacks(part: Part, area: StagingArea, journal: Journal) -> bool:
-    numbers = set(range(part.first, part.first + part.count))
-    return part.entry.digest not in area.digests and not numbers <= journal.segments(
-        part.entry.digest
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bundler.files import open_regular
+from bundler.files import free_space, open_regular
 from registry.verify import storage_errors
 from schemas import limits
 
@@ -67,17 +67,6 @@ def write_speed(folder: Path) -> float | None:
             return PROBE_BYTES / max(time.perf_counter() - begun, 1e-9)
     except OSError:
         return None  # the plan holds without it; what writes will say what is wrong
-
-
-def free_space(folder: Path) -> int:
-    """Bytes that this user may still write there.
-
-    Raises:
-        StorageFailure: It cannot be looked at.
-    """
-    with storage_errors(f"cannot look at {folder}"):
-        stats = os.statvfs(folder)
-    return stats.f_bavail * stats.f_frsize
 
 
 def existing_folder(path: Path) -> Path:

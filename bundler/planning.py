@@ -35,11 +35,11 @@ from bundler.connected import workspace
 from bundler.contents import DELTA, IDENTITY, Entry, spread
 from bundler.costs import OVERHEAD_BYTES, Cost, Plan, at, by_encoding, slower, total
 from bundler.create import Form
-from bundler.files import open_regular
+from bundler.files import free_space, open_regular
 from bundler.importer import Wishes, staged_head
 from bundler.inspecting import Contents, Looked, Volumes, look_into
 from bundler.isolated import find_bundle
-from bundler.measuring import Speed, existing_folder, free_space, read_speed, write_speed
+from bundler.measuring import Speed, existing_folder, read_speed, write_speed
 from bundler.sources.local import LocalFile, examine, resolve
 from bundler.volumes import look
 from registry.digest import Digest

@@ -9,16 +9,21 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from bundler.archive import layout
 from bundler.archive.codec import Encoding, decode_piece
-from bundler.archive.reader import ArchiveReader, BlobStream
+from bundler.archive.reader import BlobStream
 from bundler.assembly import compare_segment
 from bundler.contents import DELTA, IDENTITY, Entry, Part
-from bundler.files import Source, open_source
+from bundler.files import Source
 from bundler.head import Head, advice, open_head
-from bundler.importer import Verified, VerifiedModel, Wishes, check_requirements
+from bundler.importer import (
+    Verified,
+    VerifiedModel,
+    Wishes,
+    check_requirements,
+    read_part,
+    read_volume,
+)
 from bundler.rebuilding import Bases, rebuild_entry
-from bundler.volumes import Label
 from registry.digest import Digest
 from registry.gguf import model_facts, read_header
 from registry.pipeline import Readable, hash_through
@@ -67,7 +72,7 @@ def verify_bundle(
             _read_volumes(head, volumes, check, needed)
         else:
             for entry in head.large:
-                _read_part(trusted.reader, Part.all_of(entry), check, needed)
+                read_part(trusted.reader, Part.all_of(entry), needed, check.take)
             trusted.reader.finish()
         for digest in weights & {digest for digest, _ in head.descriptor.requires}:
             with store.blobs.open(digest) as file:
@@ -94,24 +99,8 @@ def _read_volumes(
             why=f"missing: {', '.join(map(str, missing[:50]))}",
             hint="Verification needs all volumes at once",
         )
-    for number, parts in enumerate(head.descriptor.volumes, 1):
-        with open_source(volumes[number]) as source:
-            reader = ArchiveReader(source)
-            label = Label(head.descriptor.id, number).to_bytes()
-            reader.open_first(layout.VOLUME_NAME, label)
-            reader.expect_members(part.size for part in parts)
-            for part in parts:
-                _read_part(reader, part, check, needed)
-            reader.finish()
-
-
-def _read_part(reader: ArchiveReader, part: Part, check: _Check, needed: set[Digest]) -> None:
-    stream = reader.expect_blob(part.name, part.size)
-    if part.entry.digest in needed:
-        check.take(part, stream)
-    else:
-        stream.skip(part.size)
-    reader.end_blob(stream)
+    for number in wanted:
+        read_volume(head, number, volumes[number], needed, check.take)
 
 
 class _Check:

@@ -12,8 +12,9 @@ from bundler import connected as verbs
 from bundler.archive.codec import Compression
 from bundler.costs import Plan
 from bundler.create import Created, Form
+from bundler.files import free_space
 from bundler.importer import Wishes
-from bundler.measuring import existing_folder, free_space, read_speed, write_speed
+from bundler.measuring import existing_folder, read_speed, write_speed
 from bundler.planning import plan
 from registry.digest import Digest
 from schemas import limits
