@@ -1,8 +1,7 @@
-"""What the ``bundle`` command shows, for people and for scripts."""
+"""What ``create``, ``import``, ``verify`` and the media verbs show."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -10,11 +9,8 @@ from typing import Any, Final
 from bundler.clock import rfc3339
 from bundler.create import Created
 from bundler.importer import Imported, Verified
-from bundler.inventory import Inventory, WantList
-from bundler.isolated import Ask, KnownAnchor
+from bundler.isolated import Ask
 from bundler.media import MediaCheck, Verdict
-from bundler.reports import Exported
-from bundler.trust.publisher import Publisher
 from bundler.upkeep import Repaired
 from schemas.errors import ContentMismatch, IncompleteBundle
 from schemas.render import Output, bytes_text, complain
@@ -140,123 +136,6 @@ def imported(out: Output, result: Imported) -> None:
     )
 
 
-def publisher(out: Output, result: Publisher) -> None:
-    """``bundle keys``."""
-    out.fields(
-        [
-            ("publisher", result.name),
-            ("signs for", ", ".join(result.namespaces)),
-            ("fingerprint", result.fingerprint.hex),
-        ]
-    )
-    out.note("Next: `bundle keys root -o root.json`; tell its fingerprint by another way.")
-    out.result(
-        {
-            "name": result.name,
-            "namespaces": list(result.namespaces),
-            "rootFingerprint": str(result.fingerprint),
-        }
-    )
-
-
-def exported_root(out: Output, result: Publisher, path: Path) -> None:
-    """``bundle keys root``."""
-    out.line(f"wrote        {path}")
-    out.line(f"fingerprint  {result.fingerprint.hex}")
-    out.result({"path": str(path), "rootFingerprint": str(result.fingerprint)})
-
-
-def anchor(out: Output, known: KnownAnchor) -> None:
-    """``bundle trust init``."""
-    out.line(f"trusted  {known.anchor.name}")
-    out.line(f"root     {known.anchor.fingerprint.hex}")
-    out.result(_anchor(known))
-
-
-def anchors(out: Output, known: list[KnownAnchor]) -> None:
-    """``bundle trust show``."""
-    for each in known:
-        out.line(f"{each.anchor.name}  pinned {rfc3339(each.anchor.added)}")
-        out.fields([("pinned root", each.anchor.fingerprint.hex)], indent=1)
-        rows = ((f"  {role}", v, expires) for role, (v, expires) in each.roles.items())
-        out.table(("  ROLE", "VERSION", "EXPIRES"), rows, right=("VERSION",))
-    if not known:
-        out.note("No publisher is trusted here yet; see `bundle trust init --help`.")
-    out.result([_anchor(each) for each in known])
-
-
-def unpinned(out: Output, known: KnownAnchor, *, dry_run: bool) -> None:
-    """``bundle trust remove``."""
-    verb = "would forget" if dry_run else "forgot"
-    out.line(f"{verb}  {known.anchor.name}")
-    out.line(f"root  {known.anchor.fingerprint.hex}")
-    out.result({**_anchor(known), "removed": not dry_run})
-
-
-def believed(out: Output, report: Inventory | WantList, *, known: bool) -> None:
-    """Which site ``bundle create`` goes by."""
-    out.note(f"for the site {report.site.hex}, as of {rfc3339(report.time)}")
-    if not known:
-        out.note("Compare this with what the site told you, or give --site; whoever made the file")
-        out.note("can make the bundle lack something over there, and nothing worse.")
-
-
-def exported_inventory(out: Output, result: Exported, *, codes: bool) -> None:
-    """``bundle inventory export``."""
-    if codes:
-        _codes(out, result.data)
-    elif result.path is None and not result.pictures:
-        out.text(result.data.decode("ascii"), end="")
-    if result.path is not None:
-        out.line(f"wrote  {result.path} ({bytes_text(len(result.data))})")
-    if result.pictures:
-        out.line(f"wrote  {len(result.pictures)} QR codes into {result.pictures[0].parent}")
-    out.note(f"This site's key: {result.inventory.site.hex}")
-    out.note("Tell the connected side this fingerprint by another way, once.")
-    out.result(
-        {
-            **result.inventory.listing(),
-            "path": None if result.path is None else str(result.path),
-            "pictures": [str(path) for path in result.pictures],
-        }
-    )
-
-
-def _codes(out: Output, data: bytes) -> None:
-    """One code after another, as large as the terminal takes."""
-    from bundler.inventory import qr
-
-    columns, rows = shutil.get_terminal_size()
-    frames = qr.frames(data, version=qr.version_for(columns, rows - 2))
-    for number, frame in enumerate(frames, 1):
-        out.pictures(qr.terminal(frame))
-        out.line(f"QR code {number} of {len(frames)}")
-        if out.interactive and number < len(frames):
-            complain("Scan it, then press Enter.")
-            input()
-
-
-def report(out: Output, result: Inventory | WantList) -> None:
-    """``bundle inventory show`` and ``join``."""
-    held = isinstance(result, Inventory)
-    out.fields(
-        [
-            ("what", "inventory: what a site holds" if held else "want-list: what a site lacks"),
-            ("site", result.site.hex),
-            ("time", rfc3339(result.time)),
-            ("bundle", "" if isinstance(result, Inventory) else str(result.sequence)),
-            ("blobs", f"{len(result.blobs)}, {bytes_text(result.total)}"),
-        ]
-    )
-    if isinstance(result, Inventory):
-        for model in result.models:
-            out.line(f"model  {model.reference}  {model.manifest.short}")
-    rows = ((digest.hex, size) for digest, size in sorted(result.blobs.items()))
-    out.table(("BLOB", "BYTES"), rows, right=("BYTES",))
-    out.note("The signature is right; compare the site's key with what the site told you.")
-    out.result(result.listing())
-
-
 def _show(out: Output, result: Verified) -> None:
     descriptor, trust = result.descriptor, result.trust
     out.fields(
@@ -302,15 +181,3 @@ def _models(models: Any) -> list[dict[str, Any]]:
     return [
         {"name": str(model.reference), "manifest": str(model.manifest.digest)} for model in models
     ]
-
-
-def _anchor(known: KnownAnchor) -> dict[str, Any]:
-    return {
-        "name": known.anchor.name,
-        "fingerprint": str(known.anchor.fingerprint),
-        "added": rfc3339(known.anchor.added),
-        "roles": {
-            role: {"version": version, "expires": expires}
-            for role, (version, expires) in known.roles.items()
-        },
-    }

@@ -1,0 +1,25 @@
+"""The ``bundle`` command, also ``sealift bundle``: verbs parse, call one function, render."""
+
+from __future__ import annotations
+
+from bundler.cli import connected, inventory, isolated, keys, trust
+from schemas.cli import new_app, run
+
+app = new_app("Carry AI models across an air gap, and prove what arrived.")
+app.command("create")(connected.create)
+app.command("check-media")(connected.check_media_)
+app.command("repair")(connected.repair)
+app.command("import")(isolated.import_)
+app.command("verify")(isolated.verify)
+app.command("inspect")(isolated.inspect)
+app.command("diff")(isolated.diff)
+app.command("export")(isolated.export)
+app.command("plan")(connected.plan)
+app.add_typer(keys.app, name="keys")
+app.add_typer(trust.app, name="trust")
+app.add_typer(inventory.app, name="inventory")
+
+
+def main() -> int:
+    """Entry point of the ``bundle`` script."""
+    return run(app, name="bundle")

@@ -1,0 +1,170 @@
+"""Verbs of the connected side: what is made, and looked at before it travels."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from bundler.cli.options import Force, Only, PassphraseFile, Paths, Publisher, Site
+from schemas.cli import JsonFlag, Output, QuietFlag
+
+
+def create(
+    sources: Annotated[list[str], typer.Argument(metavar="MODEL…", help="GGUF files.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The bundle, or its head; - is a pipe."
+        ),
+    ],
+    name: Annotated[
+        Optional[list[str]],  # noqa: UP045 - Typer evaluates it
+        typer.Option("--name", "-n", metavar="NAME", help="One per model, in the same order."),
+    ] = None,
+    volume_size: Annotated[
+        Optional[str],  # noqa: UP045 - Typer evaluates it
+        typer.Option(metavar="SIZE", help="Write volumes of at most this: 3900M, 25G."),
+    ] = None,
+    compression: Annotated[str, typer.Option(help="auto, none or max.")] = "auto",
+    parity: Annotated[
+        int,
+        typer.Option(
+            metavar="M", min=0, help="Add M volumes, so that any M may get lost or damaged."
+        ),
+    ] = 0,
+    check_media: Annotated[
+        bool, typer.Option("--check-media", help="Read it back past the page cache at once.")
+    ] = False,
+    against: Annotated[
+        Optional[Path],  # noqa: UP045 - Typer evaluates it
+        typer.Option(metavar="INVENTORY", help="Leave out what this site holds; send deltas."),
+    ] = None,
+    want: Annotated[
+        Optional[Path],  # noqa: UP045 - Typer evaluates it
+        typer.Option(metavar="LIST", help="Send what a site lacked for an earlier bundle."),
+    ] = None,
+    site: Site = None,
+    passphrase_file: PassphraseFile = None,
+    force: Force = False,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Sign models and write them into one bundle file, or a head and volumes for sticks.
+
+    Interrupted, the same command goes on where it was.
+    """
+    from bundler import connected, upkeep
+    from bundler.inventory import WantList
+    from bundler.passphrase import read_passphrase
+    from bundler.rendering import inventory, transfers
+    from schemas.settings import load
+
+    out = Output(json=json, quiet=quiet)
+    form = connected.form(compression, volume_size, overwrite=force, parity=parity)
+    form, report = connected.for_site(form, against, want, site)
+    if report is not None:
+        inventory.believed(out, report, known=site is not None)
+    with out.progress() as meter:
+        created = connected.create(
+            load().home,
+            sources,
+            name or [],
+            output,
+            form=form,
+            wanted=report if isinstance(report, WantList) else None,
+            passphrase=lambda: read_passphrase(passphrase_file),
+            progress=meter,
+        )
+        checked = None
+        if check_media and str(output) != "-":
+            checked = upkeep.check_paths([created.path, *created.volumes], meter)
+    # Into a pipe goes nothing but the bundle.
+    with redirect_stdout(sys.stderr) if str(output) == "-" else nullcontext():
+        transfers.created(out, created, checked)
+
+
+def check_media_(paths: Paths, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
+    """Read a bundle back from its stick, past the page cache, and compare every byte.
+
+    Finds bad spots, and media that lie about their size. Give the head, and what lies there.
+    """
+    from bundler import upkeep
+    from bundler.rendering import transfers
+
+    out = Output(json=json, quiet=quiet)
+    with out.progress() as meter:
+        checked = upkeep.check_paths(paths, meter)
+    transfers.checked_media(out, checked)
+
+
+def repair(
+    paths: Paths,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045 - Typer evaluates it
+        typer.Option("--output", "-o", metavar="DIR", help="Where to. [default: in place]"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only say what is damaged.")] = False,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Make lost and damaged volumes again from parity volumes.
+
+    An import does so by itself; this is for a stick that travels on.
+    """
+    from bundler import upkeep
+    from bundler.rendering import transfers
+
+    out = Output(json=json, quiet=quiet)
+    with out.progress() as meter:
+        repaired = upkeep.repair_paths(paths, output, meter, dry_run=dry_run)
+    transfers.repaired(out, repaired, dry_run=dry_run)
+
+
+def plan(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL…|BUNDLE…", help="Models to bundle, or a bundle to import."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Models: where it would go.")
+    ] = Path(),
+    name: Annotated[
+        Optional[list[str]],  # noqa: UP045 - Typer evaluates it
+        typer.Option("--name", "-n", metavar="NAME", help="Models: one per model."),
+    ] = None,
+    volume_size: Annotated[
+        Optional[str],  # noqa: UP045 - Typer evaluates it
+        typer.Option(metavar="SIZE", help="Models: volumes of at most this: 3900M, 25G."),
+    ] = None,
+    compression: Annotated[str, typer.Option(help="Models: auto, none or max.")] = "auto",
+    against: Annotated[
+        Optional[Path],  # noqa: UP045 - Typer evaluates it
+        typer.Option(metavar="INVENTORY", help="Models: leave out what this site holds."),
+    ] = None,
+    site: Site = None,
+    only: Only = None,
+    publisher: Publisher = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Say what a transfer costs before anything moves: bytes, disk, minutes.
+
+    Given models, what `bundle create` would cost and what the far side will need; given a bundle,
+    what `bundle import` would. Speed is measured with a few MiB; nothing else is written.
+    """
+    from bundler import connected, planning
+    from bundler.importer import Wishes
+    from bundler.rendering import questions
+    from schemas.settings import load
+
+    form = connected.form(compression, volume_size, overwrite=True)
+    form, _ = connected.for_site(form, against, None, site)
+    wishes = Wishes(publisher, tuple(only or ()))
+    out = Output(json=json, quiet=quiet)
+    with out.progress() as meter:
+        result = planning.plan(load().home, sources, name or [], output, form, wishes, meter)
+    questions.planned(out, result)

@@ -1,0 +1,1 @@
+"""What the ``bundle`` command shows, for people and for scripts; one module per group of verbs."""
