@@ -203,14 +203,31 @@ class Catalogue:
             others = self._rows(
                 "SELECT role, document FROM trust_metadata WHERE anchor = ? ORDER BY role", anchor
             )
+            least = self._rows(
+                "SELECT timestamp_version FROM trust_minimums WHERE anchor = ?", anchor
+            )
         if not found:
             return None
-        return TrustState(anchor, Digest.parse(found[0][0]), dict(roots), dict(others))
+        fingerprint = Digest.parse(found[0][0])
+        return TrustState(
+            anchor, fingerprint, dict(roots), dict(others), least[0][0] if least else 0
+        )
+
+    def namespaces(self) -> dict[str, Digest]:
+        """Every namespace that models came under, to its publisher's pinned fingerprint."""
+        return {
+            name: Digest.parse(fingerprint)
+            for name, fingerprint in self._rows("SELECT name, fingerprint FROM namespaces")
+        }
 
     def clock_floor(self) -> datetime | None:
         """The highest committed reference time, UTC."""
         rows = self._rows("SELECT reference_time FROM clock_floor")
         return from_microseconds(rows[0][0]) if rows else None
+
+    def request_used(self, request: str) -> bool:
+        """Whether what a second operator approved was done; see :meth:`Transaction.use_request`."""
+        return bool(self._rows("SELECT 1 FROM used_requests WHERE id = ?", request))
 
     # -- evidence -------------------------------------------------------------------------------
 

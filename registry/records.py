@@ -65,12 +65,15 @@ class TrustState:
         fingerprint: Digest of the pinned root's bytes.
         roots: Version to bytes; every root from the pinned one on.
         metadata: Role to bytes: ``timestamp``, ``snapshot``, ``targets`` and delegated roles.
+        least_timestamp: The version that the first timestamp must have at least, as the card says;
+            0 for any, and once there is a timestamp.
     """
 
     anchor: str
     fingerprint: Digest
     roots: Mapping[int, bytes] = field(hash=False)
     metadata: Mapping[str, bytes] = field(default_factory=dict, hash=False)
+    least_timestamp: int = 0
 
     def __post_init__(self) -> None:
         if not self.anchor or len(self.anchor) > limits.NAME_CHARS:

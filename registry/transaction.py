@@ -244,14 +244,66 @@ class Transaction:
             self._execute("INSERT INTO trust_roots VALUES (?, ?, ?)", anchor, version, document)
         for role, document in state.metadata.items():
             self._execute("INSERT INTO trust_metadata VALUES (?, ?, ?)", anchor, role, document)
+        self._execute("DELETE FROM trust_minimums WHERE anchor = ?", anchor)
+        if state.least_timestamp:
+            self._execute("INSERT INTO trust_minimums VALUES (?, ?)", anchor, state.least_timestamp)
+
+    def claim_namespace(self, namespace: str, fingerprint: Digest) -> Digest:
+        """Whose a namespace is from now on: who claims it first has it.
+
+        Args:
+            namespace: As in ``namespace/name:tag``.
+            fingerprint: Of the pinned root of who brings models of it.
+
+        Returns:
+            The fingerprint of whose it is.
+        """
+        self._execute(
+            "INSERT INTO namespaces VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            namespace,
+            str(fingerprint),
+            self.at,
+        )
+        row = self._execute(
+            "SELECT fingerprint FROM namespaces WHERE name = ?", namespace
+        ).fetchone()
+        return Digest.parse(row[0])
+
+    def release_namespaces(self, fingerprint: Digest) -> list[str]:
+        """Let go of all namespaces of a publisher; returns their names."""
+        rows = self._execute(
+            "DELETE FROM namespaces WHERE fingerprint = ? RETURNING name", str(fingerprint)
+        ).fetchall()
+        return sorted(name for (name,) in rows)
 
     def set_clock_floor(self, reference_time: datetime) -> None:
         """Raise the floor to a committed reference time (aware); a lower one changes nothing."""
         self._execute(
-            "INSERT INTO clock_floor VALUES (1, ?) ON CONFLICT (id)"
+            "INSERT INTO clock_floor (id, reference_time) VALUES (1, ?) ON CONFLICT (id)"
             " DO UPDATE SET reference_time = max(reference_time, excluded.reference_time)",
             microseconds(reference_time),
         )
+
+    def lower_clock_floor(self, reference_time: datetime) -> None:
+        """Set the floor to an earlier time, because a person says that the clock was ahead."""
+        self._execute(
+            "UPDATE clock_floor SET reference_time = ?, lowered = lowered + 1",
+            microseconds(reference_time),
+        )
+
+    def use_request(self, request: str) -> None:
+        """Note that something was done which a second operator had approved once.
+
+        Raises:
+            AlreadyExists: It was done before.
+        """
+        added = self._execute(
+            "INSERT INTO used_requests VALUES (?, ?) ON CONFLICT DO NOTHING", request, self.at
+        ).rowcount
+        if not added:
+            raise AlreadyExists(
+                "this approval was used before", hint="Write a new request and have it approved"
+            )
 
     # -- evidence -------------------------------------------------------------------------------
 
