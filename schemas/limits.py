@@ -33,6 +33,7 @@ TUF_ROOT_ROTATIONS: Final = 256
 TUF_DELEGATIONS: Final = 32
 TRUST_MEMBERS: Final = 1024  # metadata files in one bundle: roots, four roles, delegations
 TRUST_TOTAL_BYTES: Final = 64 * MIB
+WITHDRAWN_BYTES: Final = MIB  # the target advisories/withdrawn.json; a withdrawal takes ~ 300
 
 # -- the archive --------------------------------------------------------------------------------
 IO_CHUNK: Final = 1 * MIB  # one read; large enough for full disk speed, small enough to stay flat

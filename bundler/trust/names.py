@@ -32,6 +32,11 @@ BUNDLE_PATHS: Final = ("bundle/*",)
 BUNDLE_TARGET: Final = "bundle/bundle.json"
 _PUBLISHER_PREFIX: Final = "publisher-"
 
+# First among the delegations, so that nobody else can ever sign for its paths.
+ADVISORIES: Final = "advisories"
+ADVISORIES_PATHS: Final = ("advisories/*",)
+WITHDRAWN_TARGET: Final = "advisories/withdrawn.json"
+
 _ROLE: Final = re.compile(r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*")
 _MEMBER: Final = re.compile(rf"([1-9][0-9]{{0,9}})\.({_ROLE.pattern})\.json")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -21,15 +21,18 @@ from registry.digest import Digest
 from registry.oci import Manifest
 from registry.records import TrustState
 from registry.reference import Reference
+from schemas import limits
 from schemas.errors import (
     AlreadyExists,
     EnvironmentFault,
     KeyUnavailable,
+    MalformedDocument,
     NotFound,
+    StoreDamaged,
     UsageError,
 )
 
-_ROLES: Final = (*names.TOP_LEVEL, names.BUNDLE_ROLE)
+_ROLES: Final = (*names.TOP_LEVEL, names.BUNDLE_ROLE, names.ADVISORIES)
 _NO_CUSTOM: Final[Mapping[str, str | int]] = MappingProxyType({})
 
 
@@ -66,6 +69,8 @@ class TrustMetadata:
         descriptor: The bundle descriptor that was signed.
         versions: Role to version.
         expires: When the first of the roles runs out, UTC: how long the bundle may be under way.
+        withdrawn: Bytes of the target ``advisories/withdrawn.json`` that the bundle must carry;
+            None while nothing was ever withdrawn.
     """
 
     members: tuple[tuple[str, bytes], ...] = field(repr=False)
@@ -73,6 +78,7 @@ class TrustMetadata:
     descriptor: bytes = field(repr=False)
     versions: Mapping[str, int] = field(hash=False)
     expires: datetime
+    withdrawn: bytes | None = field(default=None, repr=False)
 
 
 class Publisher:
@@ -81,7 +87,7 @@ class Publisher:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._generation = workspace.load()
-        self._repository = Repository(self._generation.files)
+        self._repository = _load(self._generation)
 
     @classmethod
     def init(
@@ -170,6 +176,11 @@ class Publisher:
         """Role to version, of what was signed last."""
         return MappingProxyType(self._repository.versions)
 
+    @property
+    def withdrawn(self) -> bytes | None:
+        """The signed list of what is withdrawn; None before the first."""
+        return self._generation.withdrawn
+
     def add_namespace(
         self,
         namespace: str,
@@ -196,7 +207,7 @@ class Publisher:
         role = publisher_role(namespace)
         with self._workspace.locked():
             generation = self._workspace.load()
-            repository = Repository(generation.files)
+            repository = _load(generation)
             if namespace in repository.namespaces:
                 raise AlreadyExists(f"namespace {namespace} has a key already")
             ring = _KeyRing(self._workspace, repository, passphrase)
@@ -205,7 +216,52 @@ class Publisher:
             if not path.exists():  # it does after a crash between key and metadata
                 keys.save(path, keys.generate(key_type), passphrase, rounds=kdf_rounds)
             repository.add_namespace(namespace, ring, now or datetime.now(UTC))
-            self._commit(repository, generation.sequence)
+            self._commit(repository, generation)
+
+    def withdraw(
+        self,
+        make_list: Callable[[bytes | None], bytes],
+        passphrase: bytes,
+        *,
+        now: datetime | None = None,
+        kdf_rounds: int = keys.KDF_ROUNDS,
+    ) -> None:
+        """Sign a new list of what is withdrawn; the next bundle carries it.
+
+        A folder of an early release gets the role for it, which the targets role must sign.
+
+        Args:
+            make_list: Gets the signed list, None before the first; returns the next one.
+            passphrase: Of the private keys.
+            now: As in :meth:`init`.
+            kdf_rounds: As in :meth:`init`.
+
+        Raises:
+            KeyUnavailable: The passphrase is wrong, or a key is not at hand.
+            MalformedDocument: The list is larger than a site would read.
+            EnvironmentFault: The clock is behind this release's build date.
+            StoreBusy: Another process is signing.
+            StorageFailure: Or :class:`~schemas.errors.StorageFull`; nothing was signed then.
+        """
+        moment = now or datetime.now(UTC)
+        _check_clock(moment)
+        with self._workspace.locked():
+            generation = self._workspace.load()
+            repository = _load(generation)
+            ring = _KeyRing(self._workspace, repository, passphrase)
+            if not repository.has_advisories:
+                ring.signer(names.TARGETS)  # first: a wrong passphrase must not seal a new key
+                path = self._workspace.key_path(names.ADVISORIES)
+                if not path.exists():  # it does after a crash between key and metadata
+                    keys.save(path, keys.generate(), passphrase, rounds=kdf_rounds)
+                repository.add_advisories(ring, moment)
+            ring.signer(names.ADVISORIES)
+            data = make_list(generation.withdrawn)
+            if len(data) > limits.WITHDRAWN_BYTES:
+                raise MalformedDocument("the list of withdrawals is too large")
+            entry = model_target_file(names.WITHDRAWN_TARGET, data)
+            repository.set_targets(names.ADVISORIES, {names.WITHDRAWN_TARGET: entry}, ring, moment)
+            self._commit(repository, replace(generation, withdrawn=data))
 
     def publish(
         self,
@@ -238,7 +294,7 @@ class Publisher:
         _check_clock(now)
         with self._workspace.locked():
             generation = self._workspace.load()
-            repository = Repository(generation.files)
+            repository = _load(generation)
             ring = _KeyRing(self._workspace, repository, passphrase)
             sequence = generation.sequence + 1
             by_role = _by_role(models, repository.namespaces)
@@ -255,17 +311,18 @@ class Publisher:
             repository.renew(ring, now)
             repository.seal(ring, now)
             _check_as_a_site_would(repository)
-            self._commit(repository, sequence)
+            self._commit(repository, replace(generation, sequence=sequence))
         return TrustMetadata(
             tuple(repository.files.items()),
             sequence,
             descriptor,
             MappingProxyType(repository.versions),
             repository.expires,
+            generation.withdrawn,
         )
 
-    def _commit(self, repository: Repository, sequence: int) -> None:
-        generation = Generation(self.name, sequence, repository.files)
+    def _commit(self, repository: Repository, generation: Generation) -> None:
+        generation = replace(generation, files=repository.files)
         self._workspace.commit(generation)
         self._generation, self._repository = generation, repository
 
@@ -318,6 +375,20 @@ def _check_clock(now: datetime) -> None:
             why=f"this tool was built on {BUILD_DATE:%Y-%m-%d}",
             hint="Set the clock, then sign",
         )
+
+
+def _load(generation: Generation) -> Repository:
+    """Read a generation's metadata, and see that its list of withdrawals is the signed one."""
+    repository = Repository(generation.files)
+    entry = repository.targets_of(names.ADVISORIES).get(names.WITHDRAWN_TARGET)
+    data = generation.withdrawn
+    signed = None if entry is None else Digest("sha256", entry.hashes["sha256"])
+    if signed != (None if data is None else Digest.of(data)):
+        raise StoreDamaged(
+            "the publisher's folder holds another list of withdrawals than was signed",
+            hint="Restore it from a backup",
+        )
+    return repository
 
 
 def _check_as_a_site_would(repository: Repository) -> None:

@@ -31,6 +31,7 @@ from schemas.errors import KeyUnavailable, StoreDamaged
 # bundle may be under way; the others are renewed on the way when they come close to that.
 ROOT_LIFETIME: Final = timedelta(days=4 * 365)
 TARGETS_LIFETIME: Final = timedelta(days=2 * 365)
+ADVISORIES_LIFETIME: Final = timedelta(days=365)
 PUBLISHER_LIFETIME: Final = timedelta(days=365)
 BUNDLE_LIFETIME: Final = timedelta(days=180)
 SNAPSHOT_LIFETIME: Final = timedelta(days=180)
@@ -43,6 +44,7 @@ RENEW_ROOT_BEFORE: Final = ROOT_LIFETIME - timedelta(days=365)
 _LIFETIMES: Final = {
     names.ROOT: ROOT_LIFETIME,
     names.TARGETS: TARGETS_LIFETIME,
+    names.ADVISORIES: ADVISORIES_LIFETIME,
     names.SNAPSHOT: SNAPSHOT_LIFETIME,
     names.TIMESTAMP: TIMESTAMP_LIFETIME,
     names.BUNDLE_ROLE: BUNDLE_LIFETIME,
@@ -105,6 +107,7 @@ class Repository:
             signers.signer(names.BUNDLE_ROLE).public_key,
         )
         new._sign(names.TARGETS, targets, signers, now)
+        new.add_advisories(signers, now)
         for namespace in namespaces:
             new.add_namespace(namespace, signers, now)
         return new
@@ -138,7 +141,7 @@ class Repository:
     @property
     def namespaces(self) -> tuple[str, ...]:
         """Those that have a publisher's role, in order of delegation."""
-        found = map(names.namespace_of, envelope.delegations(self._targets(names.TARGETS)))
+        found = map(names.namespace_of, self.delegated)
         return tuple(namespace for namespace in found if namespace is not None)
 
     def key_ids(self, role: str) -> tuple[str, ...]:
@@ -158,6 +161,33 @@ class Repository:
         role = names.publisher_role(namespace)
         targets = self._targets(names.TARGETS)
         _delegate(targets, role, names.publisher_paths(namespace), signers.signer(role).public_key)
+        self._sign(names.TARGETS, targets, signers, now)
+        self._sign(role, Targets(), signers, now)
+
+    @property
+    def has_advisories(self) -> bool:
+        """Whether there is a role for withdrawals; folders of early releases have none."""
+        return names.ADVISORIES in self.delegated
+
+    @property
+    def delegated(self) -> tuple[str, ...]:
+        """Roles that the targets role delegates to, in order of precedence."""
+        return tuple(envelope.delegations(self._targets(names.TARGETS)))
+
+    def add_advisories(self, signers: Signers, now: datetime) -> None:
+        """Delegate withdrawals to a role of their own, before all others.
+
+        Raises:
+            KeyUnavailable: The key of targets or of the new role is not at hand.
+        """
+        role = names.ADVISORIES
+        targets = self._targets(names.TARGETS)
+        key = signers.signer(role).public_key
+        _delegate(targets, role, names.ADVISORIES_PATHS, key)
+        delegations = targets.delegations
+        if delegations is not None and delegations.roles is not None:
+            first = {role: delegations.roles.pop(role)}
+            delegations.roles = first | delegations.roles
         self._sign(names.TARGETS, targets, signers, now)
         self._sign(role, Targets(), signers, now)
 

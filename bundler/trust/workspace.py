@@ -4,7 +4,8 @@
 
     FOLDER/
       keys/<role>.pem           private keys, encrypted, mode 0600
-      metadata/<10 digits>/     one generation: publisher.json and every current metadata file
+      metadata/<10 digits>/     one generation: publisher.json, withdrawn.json if something is
+                                withdrawn, and every current metadata file
       lock                      held while something is signed
 
 The generation with the highest number is current. A new one is written beside it under another
@@ -30,6 +31,7 @@ from schemas import limits, strictjson
 from schemas.errors import AlreadyExists, InvalidName, NotFound, StoreBusy, StoreDamaged
 
 _STATE: Final = "publisher.json"
+_WITHDRAWN: Final = "withdrawn.json"
 _STATE_BYTES: Final = 64 * limits.KIB
 _DIGITS: Final = 10
 _KEPT: Final = 2  # generations: the current one and, for people, the one before
@@ -43,11 +45,13 @@ class Generation:
         name: The publisher's, for people.
         sequence: How many bundles were signed for.
         files: Metadata file name to bytes.
+        withdrawn: The list of what is withdrawn, as it was signed; None before the first.
     """
 
     name: str
     sequence: int
     files: Mapping[str, bytes]
+    withdrawn: bytes | None = None
 
     def __post_init__(self) -> None:
         if not 0 < len(self.name) <= 255 or not self.name.isprintable():
@@ -147,7 +151,8 @@ class Workspace:
             raise StoreDamaged(f"{folder / _STATE} is of an unknown kind")
         if not isinstance(sequence, int) or sequence < 0:
             raise StoreDamaged(f"{folder / _STATE} has no sequence")
-        return Generation(name, sequence, files)
+        withdrawn = files.pop(_WITHDRAWN, None)
+        return Generation(name, sequence, files, withdrawn)
 
     def commit(self, generation: Generation) -> None:
         """Make a generation the current one; durable when this returns.
@@ -197,7 +202,10 @@ class Workspace:
 def _write_generation(folder: Path, generation: Generation) -> None:
     state = {"schemaVersion": 1, "name": generation.name, "sequence": generation.sequence}
     folder.mkdir(mode=0o700)
-    for name, data in {**generation.files, _STATE: strictjson.dumps(state)}.items():
+    files = {**generation.files, _STATE: strictjson.dumps(state)}
+    if generation.withdrawn is not None:
+        files[_WITHDRAWN] = generation.withdrawn
+    for name, data in files.items():
         with (folder / name).open("xb") as file:
             file.write(data)
             file.flush()

@@ -108,7 +108,8 @@ def test_members_in_order(publisher: Publisher) -> None:
         "1.root.json",
         "timestamp.json",
         "1.snapshot.json",
-        "2.targets.json",
+        "3.targets.json",
+        "1.advisories.json",
         "1.bundle.json",
         "2.publisher-library.json",
     ]
@@ -251,7 +252,7 @@ def test_only_the_owner_may_look_in(publisher: Publisher) -> None:
     assert publisher.folder.stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("name", ["publisher.json", "2.targets.json", "1.root.json"])
+@pytest.mark.parametrize("name", ["publisher.json", "3.targets.json", "1.root.json"])
 def test_damaged_folder_says_so(publisher: Publisher, name: str) -> None:
     path = publisher.folder / "metadata" / "0000000001" / name
     path.write_bytes(path.read_bytes()[:-1])
@@ -265,8 +266,8 @@ def test_damaged_folder_says_so(publisher: Publisher, name: str) -> None:
 def test_foreign_metadata_in_the_folder_is_not_published(
     publisher: Publisher, tmp_path: Path
 ) -> None:
-    foreign = init(tmp_path / "other").folder / "metadata" / "0000000001" / "2.targets.json"
-    ours = publisher.folder / "metadata" / "0000000001" / "2.targets.json"
+    foreign = init(tmp_path / "other").folder / "metadata" / "0000000001" / "3.targets.json"
+    ours = publisher.folder / "metadata" / "0000000001" / "3.targets.json"
     ours.write_bytes(foreign.read_bytes())
     before = tree(publisher.folder)
     with pytest.raises((TrustError, MalformedDocument)):
