@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,19 +29,19 @@ from bundler.archive.reader import ArchiveReader, BlobStream
 from bundler.assembly import Assembly, lacks
 from bundler.contents import Entry, Part
 from bundler.descriptor import BundleDescriptor, BundledModel
-from bundler.files import Source, free_space, open_source, write_file
+from bundler.files import Source, free_space, open_regular, open_source, write_file
 from bundler.head import Head, advice, open_head
 from bundler.journal import Journal
 from bundler.records import receipt
 from bundler.trust.verifier import VerifiedTrust
 from bundler.volumes import Label
 from registry.digest import Digest
-from registry.gguf import model_facts, read_header_file
 from registry.oci import Manifest
 from registry.records import TrustState
 from registry.staging import StagingArea
 from registry.store import Store
 from registry.verify import storage_errors
+from registry.weights import together, weight_facts
 from schemas import documents
 from schemas.documents import Kind
 from schemas.errors import (
@@ -337,7 +337,11 @@ def _read_volume(
     if not needed:
         return
     read_volume(
-        head, number, path, needed, lambda part, stream: _take(part, stream, assembly, progress)
+        head.descriptor,
+        number,
+        path,
+        needed,
+        lambda part, stream: _take(part, stream, assembly, progress),
     )
 
 
@@ -346,11 +350,13 @@ def _take(part: Part, stream: BlobStream, assembly: Assembly, progress: Meter) -
     assembly.take(part, stream, progress)
 
 
-def read_volume(head: Head, number: int, path: Source, needed: set[Digest], take: TakePart) -> None:
+def read_volume(
+    descriptor: BundleDescriptor, number: int, path: Source, needed: set[Digest], take: TakePart
+) -> None:
     """Read one volume from its label to its end.
 
     Args:
-        head: Says what it holds.
+        descriptor: Says what it holds.
         number: Of the volume, from 1 on.
         path: Where it is.
         needed: Blobs whose parts are taken; others are passed over.
@@ -359,10 +365,10 @@ def read_volume(head: Head, number: int, path: Source, needed: set[Digest], take
     Raises:
         ContentError, EnvironmentFault: It is another volume, or broken; or what ``take`` raises.
     """
-    parts = head.descriptor.volumes[number - 1]
+    parts = descriptor.volumes[number - 1]
     with open_source(path) as source:
         reader = ArchiveReader(source)
-        reader.open_first(layout.VOLUME_NAME, Label(head.descriptor.id, number).to_bytes())
+        reader.open_first(layout.VOLUME_NAME, Label(descriptor.id, number).to_bytes())
         reader.expect_members(part.size for part in parts)
         for part in parts:
             read_part(reader, part, needed, take)
@@ -408,10 +414,13 @@ def incomplete(head: Head, area: StagingArea) -> IncompleteBundle:
 
 
 def _verified(store: Store, area: StagingArea, head: Head, model: BundledModel) -> VerifiedModel:
-    layer = head.weights[model.manifest.digest]
-    staged = area.path(layer.digest)
-    path = staged if staged.exists() else store.blobs.path(layer.digest)
-    facts = asdict(model_facts(read_header_file(path)))
+    found = []
+    for layer in head.weights[model.manifest.digest]:
+        staged = area.path(layer.digest)
+        path = staged if staged.exists() else store.blobs.path(layer.digest)
+        with open_regular(path) as file:
+            found.append(weight_facts(file, layer.size))
+    facts = together(found).document()
     return VerifiedModel(model, head.manifest_of(model), head.signers[model.reference], facts)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -25,9 +24,9 @@ from bundler.importer import (
 )
 from bundler.rebuilding import Bases, rebuild_entry
 from registry.digest import Digest
-from registry.gguf import model_facts, read_header
 from registry.pipeline import Readable, hash_through
 from registry.store import Store
+from registry.weights import WeightFacts, together, weight_facts
 from schemas import limits
 from schemas.errors import ContentMismatch, IncompleteBundle
 from schemas.render import Meter
@@ -65,7 +64,7 @@ def verify_bundle(
     head = trusted.read_rest(lambda _: None)
     check_requirements(store, trusted.descriptor)
     needed = {blob.digest for model in wanted for blob in head.blobs_of(model)}
-    weights = {layer.digest for layer in head.weights.values()} & needed
+    weights = {w.digest for layers in head.weights.values() for w in layers} & needed
     check = _Check(store, weights, progress)
     with closing(check), advice():
         if head.descriptor.volumes:
@@ -82,7 +81,9 @@ def verify_bundle(
             model,
             head.manifest_of(model),
             head.signers[model.reference],
-            check.facts[head.weights[model.manifest.digest].digest],
+            together(
+                [check.facts[layer.digest] for layer in head.weights[model.manifest.digest]]
+            ).document(),
         )
         for model in wanted
     )
@@ -100,7 +101,7 @@ def _read_volumes(
             hint="Verification needs all volumes at once",
         )
     for number in wanted:
-        read_volume(head, number, volumes[number], needed, check.take)
+        read_volume(head.descriptor, number, volumes[number], needed, check.take)
 
 
 class _Check:
@@ -111,7 +112,7 @@ class _Check:
         self._weights = weights
         self._progress = progress
         self._blob: _Blob | None = None
-        self.facts: dict[Digest, dict[str, Any]] = {}
+        self.facts: dict[Digest, WeightFacts] = {}
 
     def take(self, part: Part, stream: BlobStream) -> None:
         """Read one member."""
@@ -138,7 +139,7 @@ class _Check:
 
     def inspect(self, digest: Digest, file: BinaryIO, size: int) -> None:
         """Look at a weight file's header."""
-        self.facts[digest] = asdict(model_facts(read_header(file, size)))
+        self.facts[digest] = weight_facts(file, size)
 
 
 class _Blob:
