@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from registry.auditlog import AuditLog
 from registry.database import connect, database_errors, from_microseconds, microseconds
 from registry.digest import Digest
 from registry.oci import Descriptor, Manifest
@@ -112,6 +113,18 @@ class Catalogue:
                 # Some failures, as a full disk, have rolled back by themselves.
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+
+    @contextmanager
+    def view(self) -> Iterator[None]:
+        """All reads inside see one state, whatever others commit meanwhile; other threads wait."""
+        with self._turn:
+            with database_errors(_WHAT):
+                self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                with database_errors(_WHAT):
+                    self._connection.execute("COMMIT")
 
     def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         with self._turn, database_errors(_WHAT):
@@ -234,13 +247,19 @@ class Catalogue:
     def receipts(self) -> list[ImportRecord]:
         """Every import with its receipt, the newest first."""
         rows = self._rows(
-            "SELECT i.id, bundle, publisher, sequence, verdict, at, document FROM imports AS i"
+            "SELECT i.id, bundle, publisher, sequence, verdict, at, document,"
+            " coalesce(signature, x''), coalesce(public, x'') FROM imports AS i"
             " JOIN receipts AS r ON r.import = i.id ORDER BY at DESC, i.id"
         )
         return [
-            ImportRecord(i, bundle, publisher, sequence, verdict, from_microseconds(at), document)
-            for i, bundle, publisher, sequence, verdict, at, document in rows
+            ImportRecord(i, bundle, publisher, sequence, verdict, from_microseconds(at), *rest)
+            for i, bundle, publisher, sequence, verdict, at, *rest in rows
         ]
+
+    @property
+    def audit(self) -> AuditLog:
+        """The audit log with its Merkle tree."""
+        return AuditLog(self._rows)
 
     def audit_events(self, after: int = 0) -> list[AuditEntry]:
         """The audit log in order, from behind sequence number ``after``; 10,000 at most."""

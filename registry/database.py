@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from registry.auditlog import take_in
 from registry.verify import storage_errors
 from schemas import limits
 from schemas.errors import (
@@ -25,6 +26,7 @@ from schemas.errors import (
 APPLICATION_ID: Final = 0x5EA11F70  # in the file's header: tells ours from any other database
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 
+_TREE: Final = "_audit_tree"  # the script after which the audit log's tree is built
 _RETRY_SECONDS: Final = 0.01
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -43,6 +45,12 @@ def microseconds(moment: datetime) -> int:
 def from_microseconds(value: int) -> datetime:
     """The inverse of :func:`microseconds`."""
     return _EPOCH + timedelta(microseconds=value)
+
+
+def rfc3339(moment: datetime) -> str:
+    """``2026-11-23T15:33:00Z``: UTC, whole seconds."""
+    # Not strftime: glibc's %Y does not fill up the years before 1000.
+    return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def now() -> int:
@@ -164,6 +172,8 @@ def _migrate(connection: sqlite3.Connection, scripts: list[Path]) -> None:
             if number > _pragma(connection, "user_version"):
                 for statement in statements(script.read_text(encoding="utf-8")):
                     connection.execute(statement)
+                if script.stem.endswith(_TREE):
+                    take_in(lambda sql, *values: connection.execute(sql, values))
                 connection.execute(f"PRAGMA user_version = {number}")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         _check_references(connection)

@@ -96,6 +96,8 @@ class ImportRecord:
         verdict: ``accepted`` or ``rejected``.
         at: Reference time of the import, UTC.
         receipt: The receipt's bytes.
+        signature: The site's, over it (DSSE); empty for a receipt from before they were signed.
+        public: The key that signed, as SubjectPublicKeyInfo in DER; empty likewise.
     """
 
     id: str
@@ -105,6 +107,8 @@ class ImportRecord:
     verdict: str
     at: datetime
     receipt: bytes
+    signature: bytes = b""
+    public: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +117,29 @@ class AuditEntry:
 
     Attributes:
         seq: Rising, never used twice.
-        event: As in ``audit-event.v1``.
+        event: As in ``audit-event.v2``, or v1 from before the log was a tree.
     """
 
     seq: int
     event: Mapping[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A signed note about the audit log at some size.
+
+    Attributes:
+        size: Entries that it speaks of.
+        root: Of the Merkle tree over them.
+        signer: SHA-256 of ``public``, in hexadecimal.
+        own: Whether the site itself made it; else somebody countersigned it.
+        public: The key that signed, as SubjectPublicKeyInfo in DER.
+        note: The signed note (c2sp.org/signed-note).
+    """
+
+    size: int
+    root: bytes
+    signer: str
+    own: bool
+    public: bytes
+    note: bytes

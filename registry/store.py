@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 from registry.blobs import BlobStore
 from registry.catalogue import Catalogue
+from registry.database import rfc3339
 from registry.locks import holder, lock_within
 from registry.records import ModelRecord
 from registry.reference import Reference
@@ -184,20 +185,31 @@ class Store:
         return record
 
     @staticmethod
-    def audit_event(action: str, subject: str, detail: dict[str, Any]) -> dict[str, Any]:
-        """An event of something done now, by the user of this process (``audit-event.v1``)."""
+    def audit_event(
+        action: str, subject: str, detail: dict[str, Any], *, outcome: str = "done"
+    ) -> dict[str, Any]:
+        """An event that happened now, by the user of this process (``audit-event.v2``).
+
+        Args:
+            action: A few words of lower-case letters with dots or dashes: ``model.remove``.
+            subject: What it was done to.
+            detail: Strings, integers and truth values by name.
+            outcome: ``done`` or ``refused``.
+        """
         return {
-            "schemaVersion": 1,
-            "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "actor": _actor(),
+            "schemaVersion": 2,
+            "at": rfc3339(datetime.now(UTC)),
+            "actor": actor(),
+            "uid": os.getuid(),
             "action": action,
             "subject": subject,
-            "outcome": "done",
+            "outcome": outcome,
             "detail": detail,
         }
 
 
-def _actor() -> str:
+def actor() -> str:
+    """Name of the user whose process this is."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # containers run with ids that have no name

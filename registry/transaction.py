@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from registry.database import database_errors, from_microseconds, microseconds, now
+from registry.auditlog import AuditLog, append
+from registry.database import database_errors, from_microseconds, microseconds, now, rfc3339
 from registry.digest import Digest
 from registry.oci import Descriptor, Manifest
-from registry.records import TrustState
+from registry.records import Checkpoint, TrustState
 from registry.reference import Reference
 from schemas import limits, strictjson
 from schemas.documents import Kind, dump, load
@@ -329,19 +330,53 @@ class Transaction:
         ).rowcount
         if not added:
             raise AlreadyExists(f"there is a receipt {receipt_id} already")
-        self._execute("INSERT INTO receipts VALUES (?, ?, ?)", receipt_id, receipt_id, document)
+        self._execute(
+            "INSERT INTO receipts (id, import, document) VALUES (?, ?, ?)",
+            receipt_id,
+            receipt_id,
+            document,
+        )
 
-    def add_audit_event(self, event: dict[str, Any]) -> None:
-        """Append to the audit log (``audit-event.v1``).
+    def add_audit_event(self, event: dict[str, Any]) -> int:
+        """Append to the audit log and its tree.
+
+        Args:
+            event: As in ``audit-event.v2``; ``reference`` is filled in where it is missing: the
+                event's own time, or the clock floor where the clock is behind.
+
+        Returns:
+            The entry's index, from 0 on.
 
         Raises:
             MalformedDocument: It does not follow its schema.
+            StoreDamaged: Log and tree do not fit together.
         """
+        floor = self._execute("SELECT reference_time FROM clock_floor").fetchone()
+        complete = dict(event)
+        if "reference" not in complete:
+            latest = str(event.get("at", ""))
+            if floor is not None:  # text of one form and one zone sorts as the times do
+                latest = max(latest, rfc3339(from_microseconds(floor[0])))
+            complete["reference"] = latest
+        return append(self._execute, self.at, dump(Kind.AUDIT_EVENT, complete))
+
+    def add_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Keep a signed note about the audit log; the same one again is fine."""
         self._execute(
-            "INSERT INTO audit_log (at, document) VALUES (?, ?)",
+            "INSERT INTO audit_checkpoints VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            checkpoint.size,
+            checkpoint.signer,
+            checkpoint.root,
+            int(checkpoint.own),
+            checkpoint.public,
+            checkpoint.note,
             self.at,
-            dump(Kind.AUDIT_EVENT, event),
         )
+
+    @property
+    def audit(self) -> AuditLog:
+        """The audit log as it is in this transaction."""
+        return AuditLog(self._execute)
 
     @property
     def time(self) -> datetime:

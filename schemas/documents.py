@@ -23,7 +23,8 @@ class Kind(Enum):
 
     BUNDLE = ("bundle-descriptor.v1", limits.DESCRIPTOR_BYTES)
     RECEIPT = ("receipt.v1", limits.DESCRIPTOR_BYTES)
-    AUDIT_EVENT = ("audit-event.v1", limits.MIB)
+    AUDIT_EVENT_V1 = ("audit-event.v1", limits.MIB)  # in the log from before it was a tree
+    AUDIT_EVENT = ("audit-event.v2", limits.MIB)
     CONFIG = ("config.v1", limits.SETTINGS_BYTES)
     MODEL_CONFIG = ("model-config.v1", limits.CONFIG_BYTES)
     REPORT = ("report.v1", limits.REPORT_BYTES)

@@ -441,9 +441,10 @@ def receipt(number: int = 1, **changes: Any) -> dict[str, Any]:
 
 def event(**changes: Any) -> dict[str, Any]:
     return {
-        "schemaVersion": 1,
+        "schemaVersion": 2,
         "at": "2030-01-01T00:00:00Z",
         "actor": "root",
+        "uid": 0,
         "action": "gc",
         "subject": "store",
         "outcome": "done",
@@ -490,7 +491,7 @@ def test_the_audit_log_keeps_order_and_only_grows(catalogue: Catalogue) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"action": "dance"}, {"at": "yesterday"}, {"extra": 1}, {"actor": 5}]
+    "changes", [{"action": "Dance!"}, {"at": "yesterday"}, {"extra": 1}, {"actor": 5}]
 )
 def test_malformed_events_are_refused(catalogue: Catalogue, changes: dict[str, Any]) -> None:
     with pytest.raises(MalformedDocument), catalogue.transaction() as tx:

@@ -53,10 +53,21 @@ EXAMPLES: dict[Kind, dict[str, Any]] = {
         "blobs": {"added": 3, "reused": 0, "bytesAdded": 12345},
         "tool": TOOL,
     },
-    Kind.AUDIT_EVENT: {
+    Kind.AUDIT_EVENT_V1: {
         "schemaVersion": 1,
         "at": TIME,
         "actor": "operator",
+        "action": "import",
+        "subject": "library/smollm2:135m",
+        "outcome": "done",
+        "detail": {"blobs": 3, "note": "by hand", "late": False},
+    },
+    Kind.AUDIT_EVENT: {
+        "schemaVersion": 2,
+        "at": TIME,
+        "reference": TIME,
+        "actor": "operator",
+        "uid": 1000,
         "action": "import",
         "subject": "library/smollm2:135m",
         "outcome": "done",
@@ -132,7 +143,8 @@ def test_the_schema_itself(kind: Kind) -> None:
     meta.validate(schema)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["$id"] == f"urn:sealift:schema:{kind.stem}"
-    assert kind.title.replace(" v1", "").replace(" ", "-") == kind.stem.removesuffix(".v1")
+    name, version = kind.stem.rsplit(".", 1)
+    assert kind.title == f"{name.replace('-', ' ')} {version}"
 
 
 def objects(schema: Any) -> Iterator[dict[str, Any]]:
@@ -216,7 +228,7 @@ def test_other_versions_are_refused(kind: Kind) -> None:
     if key is None:
         assert kind is Kind.MODEL_CONFIG  # not ours to version
         return
-    for version in (0, 2, "1", None):
+    for version in (0, EXAMPLES[kind][key] + 1, "1", None):
         with pytest.raises(MalformedDocument):
             documents.validate(kind, {**EXAMPLES[kind], key: version})
 
