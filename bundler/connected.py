@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from bundler.inventory import Inventory, WantList
 from bundler.isolated import parse_fingerprint
 from bundler.pipes import PIPE, standard_output
 from bundler.reports import read_inventory, read_wanted
+from bundler.sizes import parse_size
 from bundler.sources import LocalModel, resolve
 from bundler.trust.names import member_name, publisher_role
 from bundler.trust.publisher import Publisher
@@ -29,7 +29,6 @@ from registry.verify import storage_errors
 from schemas.errors import InvalidName, NotFound, UsageError
 from schemas.render import Meter
 
-_SIZE: Final = re.compile(r"([0-9]{1,15})([KMGTkmgt]?)(i?)B?")
 _MOST_VERSIONS: Final = 9_999_999_999  # as in tuf-metadata.v1.schema.json
 
 
@@ -137,20 +136,6 @@ def for_site(
         inventory = read_inventory(against, site_key(site))
         return replace(form, held=inventory.blobs), inventory
     return form, None if want is None else read_wanted(want, site_key(site))
-
-
-def parse_size(text: str) -> int:
-    """Bytes in ``3900M`` or ``25G``: powers of 1000, as sticks are sold; ``Mi`` is 1024².
-
-    Raises:
-        UsageError: Anything else.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise UsageError(f"{text[:40]!r} is not a size", hint="Write 3900M, 25G or 64Mi")
-    base = 1024 if match[3] else 1000
-    power = "KMGT".index(match[2].upper()) + 1 if match[2] else 0
-    return int(match[1]) * int(base**power)
 
 
 def create(

@@ -30,6 +30,13 @@ class Kind(Enum):
     REPORT = ("report.v1", limits.REPORT_BYTES)
     INVENTORY = ("inventory.v1", limits.REPORT_BYTES)
     WANT_LIST = ("want-list.v1", limits.REPORT_BYTES)
+    POLICY = ("policy.v1", limits.SETTINGS_BYTES)
+    APPROVAL_REQUEST = ("approval-request.v1", limits.REQUEST_BYTES)
+    APPROVAL = ("approval.v1", limits.APPROVAL_BYTES)
+    SIGSTORE_BUNDLE = ("sigstore-bundle.v1", limits.ATTESTATION_BYTES)
+    STATEMENT = ("in-toto-statement.v1", limits.ATTESTATION_BYTES)
+    MODEL_BOM = ("model-bom.v1", limits.ATTESTATION_BYTES)
+    BUNDLE_BOM = ("bundle-bom.v1", limits.BUNDLE_BOM_BYTES)
 
     def __init__(self, stem: str, max_bytes: int) -> None:
         self.stem = stem

@@ -25,7 +25,8 @@
     │   ├── ExpiredMetadata     signed once, no longer valid
     │   ├── RollbackDetected    older than what this site already trusts
     │   ├── OutsideClosure      content that nobody signed for
-    │   └── KeyUnavailable      a private key or its passphrase is missing or wrong
+    │   ├── KeyUnavailable      a private key or its passphrase is missing or wrong
+    │   └── PolicyRefused       signed and sound, but this site's policy says no, or not yet
     ├── RemoteError             another machine failed or refused
     │   ├── RemoteUnavailable   nobody answers
     │   └── RemoteRefused       somebody answered no
@@ -186,6 +187,10 @@ class OutsideClosure(TrustError):
 
 class KeyUnavailable(TrustError):
     code, exit_code, http_status = "key-unavailable", 27, 403
+
+
+class PolicyRefused(TrustError):
+    code, exit_code, http_status = "policy-refused", 28, 403
 
 
 class RemoteError(SealiftError):

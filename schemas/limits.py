@@ -16,6 +16,7 @@ JSON_DEPTH: Final = 32
 JSON_INTEGER: Final = 2**63 - 1
 MANIFEST_BYTES: Final = 4 * MIB  # OCI distribution-spec 1.1: registries accept at least 4 MiB
 CONFIG_BYTES: Final = 4 * MIB
+MODEL_FILES: Final = 4096  # of one model: some 700 bytes of manifest each
 INDEX_BYTES: Final = 64 * MIB  # grows with the number of models in a bundle
 DESCRIPTOR_BYTES: Final = 64 * MIB  # about 250 bytes per blob: some 250,000 blobs
 SETTINGS_BYTES: Final = 1 * MIB
@@ -81,6 +82,11 @@ STOP_CHARS: Final = 1024
 RETRY_AFTER_SECONDS: Final = 2  # a short answer's time: a place in the queue may be free by then
 LOGIT_BIASES: Final = 1024  # OpenAI documents no bound; each costs time per token
 CHOICES: Final = 128  # OpenAI API reference, "n"
+FORMAT_BYTES: Final = 64 * KIB  # of a JSON Schema that an answer is held to
+FORMAT_FUEL: Final = 1_000_000  # llguidance's default: some 20 ms to build the lexer
+FORMAT_ITEMS: Final = 50_000  # llguidance's default: some 3 ms per token
+FORMAT_STATES: Final = 50_000  # of the lexer, 1 to 2 kB each
+FORMAT_SYMBOLS: Final = 100_000  # of the grammar
 TOP_LOGPROBS: Final = 20  # OpenAI API reference, "top_logprobs"
 HTTP_READ_SECONDS: Final = 60  # for a body to arrive
 HTTP_WRITE_SECONDS: Final = 60  # for a client to read on before it is dropped
@@ -148,3 +154,35 @@ REPORT_MODELS: Final = 10_000
 SITE_KEY_BYTES: Final = 16 * KIB
 QR_FRAMES: Final = 9_999  # four digits; nobody scans more
 QR_FRAME_CHARS: Final = 4_296  # version 40 at level L, alphanumeric (ISO/IEC 18004, table 7)
+
+# -- what other tools check (bundler.attestations) -------------------------------------------------
+REFERRERS: Final = 16  # of one model; we make four
+REFERRER_BYTES: Final = 64 * KIB  # its manifest; ours have 700 bytes
+ATTESTATION_BYTES: Final = 1 * MIB  # a signature has 2 KiB, a bill of materials 4
+BUNDLE_BOM_BYTES: Final = 64 * MIB  # 700 bytes per model
+
+# -- scanning of models (bundler.scanning) ---------------------------------------------------------
+TEMPLATE_SCAN_CHARS: Final = 256 * KIB  # as GGUF_CHAT_TEMPLATE_BYTES
+TEMPLATE_SCAN_TOKENS: Final = 40_000  # of Jinja; the longest templates seen have some 9,000
+TEMPLATE_SCAN_REPEAT: Final = 10_000  # times that a template may say something again
+TEMPLATE_SCAN_NUMBER: Final = 1_000_000
+TEMPLATE_SCAN_LITERAL: Final = 512  # characters of a string without a space
+TEMPLATE_SCAN_LOOPS: Final = 5  # in one another
+TEMPLATE_SCAN_PROSE: Final = 16 * KIB  # characters; the wordiest seen has some 10,000
+
+# -- approvals by other operators (bundler.approval) -----------------------------------------------
+REQUEST_BYTES: Final = 4 * MIB  # some 10,000 models, or 1,000 with findings
+APPROVAL_BYTES: Final = 8 * MIB  # holds its request in base64
+APPROVALS: Final = 64  # files given at once
+SCAN_TEMPLATES: Final = 16  # chat templates of one model; the most seen are 3
+SCAN_GGUF_KEYS: Final = 512  # real files have 20 to 200
+SCAN_GGUF_HEADER_BYTES: Final = 48 * MIB
+SCAN_GGUF_ITEMS: Final = 4096  # of an array that is no vocabulary: one per layer, or per expert
+SCAN_GGUF_TEXT: Final = 64 * KIB
+SCAN_PICKLE_BYTES: Final = 1 * MIB  # of a file's start
+SCAN_PICKLE_OPCODES: Final = 100_000
+SCAN_MEMBER_BYTES: Final = 64 * KIB  # of each file in a zip
+SCAN_ZIP_END: Final = 22 + 65_535  # where its directory is found (APPNOTE 4.3.16)
+SCAN_ZIP_DIRECTORY: Final = 4 * MIB
+SCAN_ZIP_MEMBERS: Final = 4096
+SCAN_XZ_MEMORY: Final = 64 * MIB

@@ -34,15 +34,16 @@ def inventory_export(
     quiet: QuietFlag = False,
 ) -> None:
     """Write what this site holds, signed by its own key, to be carried back."""
-    from bundler import connected, reports
+    from bundler import reports
     from bundler.rendering import inventory
+    from bundler.sizes import parse_size
     from schemas.settings import load
 
     exported = reports.export_inventory(
         load().home,
         output,
         qr_png,
-        least_size=connected.parse_size(least_size),
+        least_size=parse_size(least_size),
         overwrite=force,
     )
     inventory.exported_inventory(Output(json=json, quiet=quiet), exported, codes=qr)

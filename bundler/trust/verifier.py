@@ -7,9 +7,9 @@ members as its only "network"; what comes out is swapped in by the importer's la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
@@ -17,8 +17,9 @@ from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import Root, TargetFile
 
 from bundler.trust import closedworld, envelope, names
-from bundler.trust.clock import CLOCK_ROLLBACK, ReferenceTime, reference_time
+from bundler.trust.clock import SKEW, ReferenceTime, reference_time
 from bundler.trust.closedworld import MemberSet
+from bundler.trust.staleness import FRESHNESS, STRICT, Allowance, StaleRole, excused
 from bundler.trust.updater import run_updater
 from registry.digest import Digest
 from registry.records import TrustState
@@ -37,6 +38,7 @@ from schemas.errors import (
     TrustMissing,
 )
 
+_MOMENT: Final = timedelta(microseconds=1)
 _WHOLE: Final = frozenset({names.TIMESTAMP, names.SNAPSHOT, names.TARGETS})
 
 
@@ -60,9 +62,10 @@ class PinnedRoot:
     threshold: int
     keyids: tuple[str, ...]
 
-    def trust_state(self, anchor: str) -> TrustState:
+    def trust_state(self, anchor: str, least_timestamp: int = 0) -> TrustState:
         """What a site trusts that has pinned this root and imported nothing yet."""
-        return TrustState(anchor, self.fingerprint, {self.version: self.data}, {})
+        roots = {self.version: self.data}
+        return TrustState(anchor, self.fingerprint, roots, {}, least_timestamp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +96,18 @@ class VerifiedTrust:
         versions: Role to version: root, timestamp, snapshot, targets, delegated roles.
         expires: Role to the moment from which its metadata is invalid, UTC.
         reference_time: The time that all of it was judged at, UTC; the next floor.
+        clock: What the host's clock said, UTC.
         time_verdict: ``clock`` or ``clock_rollback``.
+        stale: What had expired, and counts all the same.
     """
 
     new_state: TrustState
     versions: Mapping[str, int]
     expires: Mapping[str, datetime]
     reference_time: datetime
+    clock: datetime
     time_verdict: str
+    stale: tuple[StaleRole, ...]
     _signers: Mapping[str, tuple[str, ...]] = field(repr=False)
     _find: Callable[[str], tuple[TargetFile, str] | None] = field(repr=False, compare=False)
 
@@ -163,19 +170,32 @@ def pin_root(root_bytes: bytes, fingerprint: Digest) -> PinnedRoot:
     )
 
 
-def choose_anchor(states: Iterable[TrustState], members: Mapping[str, bytes]) -> TrustState:
+def choose_anchor(
+    states: Iterable[TrustState], members: Mapping[str, bytes], name: str | None = None
+) -> TrustState:
     """Which of several pinned publishers a bundle claims to be from; proves nothing yet.
 
+    Args:
+        states: Of all publishers of the site.
+        members: The bundle's metadata.
+        name: The one that it shall be from; None for any.
+
     Raises:
-        TrustMissing: None of them.
+        TrustMissing: None of them; or two, for then what one has seen would not protect the other.
     """
     known = list(states)
-    for state in known:
-        pinned = min(state.roots)
-        if members.get(names.member_name(names.ROOT, pinned)) == state.roots[pinned]:
-            return state
-    if len(known) == 1:
-        return known[0]  # verification says precisely what is wrong
+    fits = [state for state in known if _continues(members, state)]
+    if len(fits) > 1:
+        raise TrustMissing(
+            "the bundle's publisher is trusted twice here",
+            why=", ".join(state.anchor for state in fits),
+            hint="Keep one of them: bundle trust remove NAME",
+        )
+    chosen = [state for state in fits or known if name in (None, state.anchor)]
+    if fits and chosen:
+        return chosen[0]
+    if len(chosen) == 1 and (name is not None or len(known) == 1):
+        return chosen[0]  # verification says precisely what is wrong
     raise TrustMissing(
         "the bundle comes from a publisher that this site does not trust"
         if known
@@ -184,12 +204,18 @@ def choose_anchor(states: Iterable[TrustState], members: Mapping[str, bytes]) ->
     )
 
 
+def _continues(members: Mapping[str, bytes], state: TrustState) -> bool:
+    pinned = min(state.roots, default=0)
+    return pinned > 0 and members.get(names.member_name(names.ROOT, pinned)) == state.roots[pinned]
+
+
 def verify_bundle_trust(
     state: TrustState,
     members: Mapping[str, bytes],
     *,
     now: datetime,
     floor: datetime | None,
+    allowance: Allowance = STRICT,
 ) -> VerifiedTrust:
     """Verify a bundle's metadata against what a site trusts. Changes nothing anywhere.
 
@@ -198,6 +224,7 @@ def verify_bundle_trust(
         members: File name to bytes, without the folder that they have in the bundle.
         now: The host's clock, with a time zone.
         floor: The latest reference time that this site committed; None before the first.
+        allowance: What may have expired.
 
     Raises:
         MalformedArchive: A file is missing, unexpected or misnamed.
@@ -208,33 +235,54 @@ def verify_bundle_trust(
         RollbackDetected: Older than what the site already accepted.
         ExpiredMetadata: Signed once, no longer valid at the reference time.
         StoreDamaged: The trusted state contradicts itself.
-        StorageFull: Or :class:`~schemas.errors.StorageFailure`: no temporary folder.
     """
     trusted = _check_state(state)
     reference = reference_time(now, floor)
     checked = closedworld.check_members(members, state)
+    carried = {names.ROOT: checked.root, **checked.roles}
+    lapses = {role: (item.version, item.expires) for role, item in carried.items()}
+    stale = excused(lapses, reference.time, allowance)
+    # The updater knows one time for all roles. With what is excused it runs before the first lapse;
+    # the others are judged here, at the reference time.
+    before = min((each.expires - _MOMENT for each in stale), default=reference.time)
     try:
-        updater = run_updater(state, members, checked, reference.time)
+        updater = run_updater(state, members, checked, before)
     except (tuf_errors.RepositoryError, tuf_errors.DownloadError, ValueError) as error:
         raise _explained(error, _older(trusted, checked), checked, reference) from error
+    _check_expiry(checked, reference, stale)
+    _check_least(state, checked)
     return VerifiedTrust(
         new_state=_new_state(state, checked),
-        versions=MappingProxyType(
-            {names.ROOT: checked.root.version}
-            | {role: item.version for role, item in checked.roles.items()}
-        ),
-        expires=MappingProxyType(
-            {names.ROOT: checked.root.expires}
-            | {role: item.expires for role, item in checked.roles.items()}
-        ),
+        versions=MappingProxyType({role: item.version for role, item in carried.items()}),
+        expires=MappingProxyType({role: item.expires for role, item in carried.items()}),
         reference_time=reference.time,
+        clock=reference.clock,
         time_verdict=reference.verdict,
-        _signers=MappingProxyType(
-            {names.ROOT: checked.root.signers}
-            | {role: item.signers for role, item in checked.roles.items()}
-        ),
+        stale=stale,
+        _signers=MappingProxyType({role: item.signers for role, item in carried.items()}),
         _find=updater.find,
     )
+
+
+def _check_expiry(
+    checked: MemberSet, reference: ReferenceTime, stale: tuple[StaleRole, ...]
+) -> None:
+    """See that nothing has expired but what is excused."""
+    excused_roles = {each.role for each in stale}
+    for role, item in {names.ROOT: checked.root, **checked.roles}.items():
+        if item.expires <= reference.time and role not in excused_roles:
+            raise _expired(checked, reference, excused_roles)
+
+
+def _check_least(state: TrustState, checked: MemberSet) -> None:
+    """A fresh site has seen nothing yet; the card says what it would have seen."""
+    version = checked.roles[names.TIMESTAMP].version
+    if version < state.least_timestamp:
+        raise RollbackDetected(
+            "the bundle is older than the card with the fingerprint says",
+            why=f"its timestamp is v{version}, the card says v{state.least_timestamp} at least",
+            hint="Import the newest bundle instead",
+        )
 
 
 def _explained(
@@ -256,19 +304,30 @@ def _explained(
     return BadSignature("trust metadata does not verify", why=str(error))
 
 
-def _expired(checked: MemberSet, reference: ReferenceTime) -> ExpiredMetadata:
+def _expired(
+    checked: MemberSet, reference: ReferenceTime, excused_roles: Collection[str] = ()
+) -> ExpiredMetadata:
     carried = {names.ROOT: checked.root, **checked.roles}
     role, item = next(
-        ((role, item) for role, item in carried.items() if item.expires <= reference.time),
+        (
+            (role, item)
+            for role, item in carried.items()
+            if item.expires <= reference.time and role not in excused_roles
+        ),
         (names.TIMESTAMP, checked.roles[names.TIMESTAMP]),
     )
-    late = f"it is now {_text(reference.time)}"
-    if reference.verdict == CLOCK_ROLLBACK:
-        late = f"the clock is behind, so {_text(reference.time)} is taken as now"
+    hint = "Make a new bundle on the connected side; if the clock here is wrong, set it first"
+    if reference.floored and reference.time - reference.clock > SKEW:
+        hint = (
+            "Make a new bundle on the connected side; if the clock here is right and was ahead"
+            " before, see `bundle trust set-time`"
+        )
+    elif role in FRESHNESS:
+        hint += "; or take it late, with --accept-stale --reason"
     return ExpiredMetadata(
         f"the bundle's {role} metadata (v{item.version}) expired on {_text(item.expires)}",
-        why=late,
-        hint="Make a new bundle on the connected side; if the clock here is wrong, set it first",
+        why=reference.words(),
+        hint=hint,
     )
 
 
@@ -321,6 +380,7 @@ def _new_state(state: TrustState, checked: MemberSet) -> TrustState:
         state,
         roots={n: item.data for n, item in checked.roots.items() if n >= pinned},
         metadata={role: item.data for role, item in checked.roles.items()},
+        least_timestamp=0,  # from now on the trusted timestamp itself protects
     )
 
 

@@ -110,6 +110,34 @@ EXAMPLES: dict[Kind, dict[str, Any]] = {
         "bundle": {"id": "a" * 32, "sequence": 1},
         "blobs": {"count": 1, "digests": "A" * 43, "sizes": "AQ"},
     },
+    Kind.POLICY: {
+        "schema_version": 1,
+        "publisher": [{"anchor": "acme", "fingerprint": "0" * 64, "names": ["acme/*"]}],
+        "licences": {"allow": ["MIT"], "others": "confirm", "unknown": "refuse"},
+        "models": {"formats": ["gguf"], "architectures": ["llama"], "max_bytes": "70G"},
+        "stale": {"grace_days": 14, "accept": "freshness"},
+        "approval": {"required": 1, "actions": ["import"], "valid_days": 7},
+        "operator": [{"name": "alice", "key": "AAAA"}],
+        "scan": {"severity": {"danger": "refuse"}, "code": {"text-bidi": "refuse"}},
+    },
+    Kind.APPROVAL_REQUEST: {
+        "schemaVersion": 1,
+        "id": "a" * 32,
+        "action": "set-time",
+        "site": DIGEST,
+        "policy": DIGEST,
+        "requestedAt": TIME,
+        "expiresAt": TIME,
+        "requester": {"name": "alice", "key": "AAAA"},
+        "reason": "the clock was ahead",
+        "time": {"from": TIME, "to": TIME},
+    },
+    Kind.APPROVAL: {
+        "schemaVersion": 1,
+        "request": "AAAA",
+        "approver": "AAAA",
+        "approvedAt": TIME,
+    },
 }
 
 
