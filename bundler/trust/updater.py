@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Final
 
 from tuf.api import exceptions as tuf_errors
@@ -15,7 +14,6 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 from bundler.trust import names
 from bundler.trust.closedworld import MemberSet
 from registry.records import TrustState
-from registry.verify import storage_errors
 from schemas import limits
 from schemas.errors import BadSignature
 
@@ -37,11 +35,24 @@ class _Members(FetcherInterface):
 
 
 class BundleUpdater(Updater):
-    """python-tuf's client at our reference time; pinned to 7.0.* for the two underscores."""
+    """python-tuf's client at our reference time; pinned to 7.0.* for the underscores.
 
-    def __init__(self, folder: Path, members: _Members, root: bytes, time: datetime) -> None:
+    Its local copies are kept in memory: a process that is killed leaves no folder behind, and a
+    full disk cannot stop a verification.
+
+    Args:
+        trusted: Role to metadata that this site accepted before.
+        members: What the bundle carries.
+        root: The newest root that this site accepted.
+        time: What counts as now.
+    """
+
+    def __init__(
+        self, trusted: Mapping[str, bytes], members: _Members, root: bytes, time: datetime
+    ) -> None:
+        self._local = dict(trusted)
         super().__init__(
-            str(folder),
+            os.devnull,  # nothing can be below it, should the client look there
             _BASE_URL,
             fetcher=members,
             config=UpdaterConfig(
@@ -77,6 +88,21 @@ class BundleUpdater(Updater):
                     hint="Ask the publisher: somebody may hold their keys",
                 )
 
+    def _load_local_metadata(self, rolename: str) -> bytes:
+        try:
+            return self._local[rolename]
+        except KeyError:
+            raise FileNotFoundError(rolename) from None  # what the client expects
+
+    def _persist_metadata(self, rolename: str, data: bytes) -> None:
+        self._local[rolename] = data
+
+    def _persist_root(self, version: int, data: bytes) -> None:
+        """Roots are never looked up again."""
+
+    def _update_root_symlink(self) -> None:
+        """Nor is the newest one."""
+
     def find(self, path: str) -> tuple[TargetFile, str] | None:
         """A target and the role that signs for it; all roles are loaded, so no file is touched."""
         found = self.get_targetinfo(path)
@@ -104,17 +130,9 @@ def run_updater(
         BadSignature: Two different files of one version.
         RepositoryError: python-tuf's verdict.
         DownloadError: A file that the workflow asks for is not there.
-        StorageFull: Or :class:`~schemas.errors.StorageFailure`: no temporary folder.
     """
-    # Not on the trusted state itself: the updater keeps what it saw before it fails.
-    with (
-        storage_errors("cannot verify metadata in a temporary folder"),
-        tempfile.TemporaryDirectory(prefix="sealift-trust-") as name,
-    ):
-        folder = Path(name)
-        for role, data in state.metadata.items():
-            (folder / f"{role}.json").write_bytes(data)
-        newest = state.roots[max(state.roots)]
-        updater = BundleUpdater(folder, _Members(members), newest, time)
-        updater.load(checked)
+    # A copy of the trusted state: the updater keeps what it saw before it fails.
+    newest = state.roots[max(state.roots)]
+    updater = BundleUpdater(state.metadata, _Members(members), newest, time)
+    updater.load(checked)
     return updater
