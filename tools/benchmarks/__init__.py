@@ -11,5 +11,7 @@ FIGURES: Final = {
     "rss": "memory",
     "startup": "startup",
     "tokens": "tokens",
+    "compression": "compression",
+    "delta": "delta",
     "parity": "parity",
 }
