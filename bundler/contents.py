@@ -197,16 +197,21 @@ class Part:
         return sum(segment.size for segment in self.segments)
 
 
-def closure(models: Iterable[tuple[Descriptor, Manifest]]) -> tuple[Descriptor, ...]:
-    """All blobs that these models consist of, each once, in archive order.
+def closure(
+    models: Iterable[tuple[Descriptor, Manifest]],
+    referrers: Iterable[tuple[Descriptor, Manifest]] = (),
+) -> tuple[Descriptor, ...]:
+    """All blobs that these models and what refers to them consist of, each once, in archive order.
 
     Manifests first, then configs, then layers: whoever reads in one pass knows what a blob is for
-    before it comes.
+    before it comes. Referrers are small: all of theirs comes before the models' layers.
     """
-    pairs = list(models)
+    pairs, others = list(models), list(referrers)
     ordered = [
         *(descriptor for descriptor, _ in pairs),
+        *(descriptor for descriptor, _ in others),
         *(manifest.config for _, manifest in pairs),
+        *(blob for _, manifest in others for blob in manifest.blobs),
         *(layer for _, manifest in pairs for layer in manifest.layers),
     ]
     members: dict[Digest, Descriptor] = {}

@@ -29,11 +29,13 @@ class BundledModel:
         reference: Its name, without host or digest.
         target: Path of its manifest among the TUF targets.
         manifest: Which manifest.
+        referrers: Manifests of what other tools check; see :mod:`bundler.attestations`.
     """
 
     reference: Reference
     target: str
     manifest: Descriptor
+    referrers: tuple[Descriptor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class BundleDescriptor:
         parity: If there are parity volumes.
         supplements: Id of the bundle for which this one sends what a site lacked. It leaves the
             trusted versions as they are, so that the other bundle can still be imported after it.
+        bom: Digest and size of ``sealift/bom.cdx.json``, the bundle's bill of materials.
     """
 
     id: str
@@ -76,6 +79,7 @@ class BundleDescriptor:
     volumes: tuple[tuple[Part, ...], ...] = ()
     parity: Parity | None = None
     supplements: str | None = None
+    bom: tuple[Digest, int] | None = None
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -87,7 +91,7 @@ class BundleDescriptor:
         """
         document = documents.load(Kind.BUNDLE, data)
         contents = tuple(Entry.from_document(item) for item in document["contents"])
-        parity = document.get("parity")
+        parity, bom = document.get("parity"), document.get("bom")
         descriptor = cls(
             id=document["id"],
             sequence=document["sequence"],
@@ -98,6 +102,10 @@ class BundleDescriptor:
                     Reference.parse(model["name"]),
                     model["target"],
                     Descriptor.from_document(model["manifest"], what="model manifest"),
+                    tuple(
+                        Descriptor.from_document(each, what="referrer")
+                        for each in model.get("referrers", ())
+                    ),
                 )
                 for model in document["models"]
             ),
@@ -113,6 +121,7 @@ class BundleDescriptor:
                 parity["table"]["size"],
             ),
             supplements=document.get("supplements"),
+            bom=None if bom is None else (Digest.parse(bom["digest"]), bom["size"]),
         )
         _check_entries(descriptor)
         _refuse_twins("model", [str(model.reference) for model in descriptor.models])
@@ -149,6 +158,11 @@ class BundleDescriptor:
                     "name": str(model.reference),
                     "target": model.target,
                     "manifest": model.manifest.document(),
+                    **(
+                        {"referrers": [each.document() for each in model.referrers]}
+                        if model.referrers
+                        else {}
+                    ),
                 }
                 for model in self.models
             ],
@@ -167,6 +181,9 @@ class BundleDescriptor:
             }
         if self.supplements is not None:
             document["supplements"] = self.supplements
+        if self.bom is not None:
+            digest, size = self.bom
+            document["bom"] = {"digest": str(digest), "size": size}
         return documents.dump(Kind.BUNDLE, document)
 
     def index(self) -> bytes:
@@ -194,10 +211,12 @@ def _check_entries(descriptor: BundleDescriptor) -> None:
     except ValueError as error:
         raise MalformedDocument("the bundle was issued at no time", why=str(error)) from None
     for model in descriptor.models:
-        if model.manifest.media_type != oci.IMAGE_MANIFEST:
-            raise MalformedDocument(
-                f"{model.reference} is no image manifest", why=model.manifest.media_type
-            )
+        for each in (model.manifest, *model.referrers):
+            if each.media_type != oci.IMAGE_MANIFEST:
+                raise MalformedDocument(
+                    f"{model.reference} is no image manifest", why=each.media_type
+                )
+        _refuse_twins("referrer", [str(each.digest) for each in model.referrers])
         if model.reference.host is not None or model.reference.digest is not None:
             raise MalformedDocument(
                 f"the bundle names a model {model.reference}", why="with a host or a digest"

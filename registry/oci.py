@@ -13,6 +13,9 @@ from schemas.errors import InvalidName, MalformedDocument
 
 IMAGE_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 IMAGE_INDEX: Final = "application/vnd.oci.image.index.v1+json"
+EMPTY_JSON: Final = (
+    "application/vnd.oci.empty.v1+json"  # manifest.md "Guidelines for Artifact Usage"
+)
 LAYOUT_FILE: Final = b'{"imageLayoutVersion":"1.0.0"}'  # image-layout.md "oci-layout file"
 
 # CNCF ModelPack (model-spec v0.0.7)
@@ -21,8 +24,14 @@ MODEL_CONFIG: Final = "application/vnd.cncf.model.config.v1+json"
 WEIGHT_RAW: Final = "application/vnd.cncf.model.weight.v1.raw"
 WEIGHT_CONFIG_RAW: Final = "application/vnd.cncf.model.weight.config.v1.raw"
 DOC_RAW: Final = "application/vnd.cncf.model.doc.v1.raw"
+CODE_RAW: Final = "application/vnd.cncf.model.code.v1.raw"
+DATASET_RAW: Final = "application/vnd.cncf.model.dataset.v1.raw"
+LAYER_KINDS: Final = (WEIGHT_RAW, WEIGHT_CONFIG_RAW, DOC_RAW, CODE_RAW, DATASET_RAW)
 FILEPATH: Final = "org.cncf.model.filepath"
 FILE_METADATA: Final = "org.cncf.model.file.metadata+json"
+
+CYCLONEDX_JSON: Final = "application/vnd.cyclonedx+json"  # IANA
+SIGSTORE_BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"  # Sigstore bundle format
 
 TITLE: Final = "org.opencontainers.image.title"
 CREATED: Final = "org.opencontainers.image.created"

@@ -23,6 +23,7 @@ DESCRIPTOR_NAME: Final = "sealift/bundle.json"
 INDEX_NAME: Final = "index.json"
 VOLUME_NAME: Final = "sealift/volume.json"
 PARITY_NAME: Final = "sealift/parity.bin"
+BOM_NAME: Final = "sealift/bom.cdx.json"
 VOLUME_OVERHEAD: Final = 2 * BLOCK + RECORD  # volume.json and the end of the archive, at most
 
 # "timestamp.json" | version "." role ".json", as in bundler.trust.names; no leading zeros

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from registry.gguf.checks import check_meaning
 from registry.gguf.facts import ModelFacts, model_facts, model_info
+from registry.gguf.origin import Provenance, Upstream, model_provenance
 from registry.gguf.parse import parse_header
 from registry.gguf.tables import ValueType
 from registry.gguf.types import GGUFArray, GGUFHeader, GGUFText, GGUFValue, TensorInfo
@@ -28,10 +29,13 @@ __all__ = [
     "GGUFText",
     "GGUFValue",
     "ModelFacts",
+    "Provenance",
     "TensorInfo",
+    "Upstream",
     "ValueType",
     "model_facts",
     "model_info",
+    "model_provenance",
     "read_header",
     "read_header_file",
 ]
