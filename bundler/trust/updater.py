@@ -26,6 +26,13 @@ class _Members(FetcherInterface):
     def __init__(self, members: Mapping[str, bytes]) -> None:
         self._members = {f"{_BASE_URL}{name}": data for name, data in members.items()}
 
+    def download_bytes(self, url: str, max_length: int) -> bytes:
+        """In memory; the client's own way is by a temporary file."""
+        data = b"".join(self.fetch(url))
+        if len(data) > max_length:
+            raise tuf_errors.DownloadLengthMismatchError(f"{url}: {len(data)} > {max_length} bytes")
+        return data
+
     def _fetch(self, url: str) -> Iterator[bytes]:
         data = self._members.get(url)
         if data is None:
