@@ -238,6 +238,11 @@ class Catalogue:
         rows = self._rows("SELECT reference_time FROM clock_floor")
         return from_microseconds(rows[0][0]) if rows else None
 
+    def signed_time(self) -> datetime | None:
+        """The latest time that a publisher signed and this site believed, UTC."""
+        rows = self._rows("SELECT signed FROM clock_floor WHERE signed > 0")
+        return from_microseconds(rows[0][0]) if rows else None
+
     def request_used(self, request: str) -> bool:
         """Whether what a second operator approved was done; see :meth:`Transaction.use_request`."""
         return bool(self._rows("SELECT 1 FROM used_requests WHERE id = ?", request))

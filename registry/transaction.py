@@ -277,12 +277,20 @@ class Transaction:
         ).fetchall()
         return sorted(name for (name,) in rows)
 
-    def set_clock_floor(self, reference_time: datetime) -> None:
-        """Raise the floor to a committed reference time (aware); a lower one changes nothing."""
+    def set_clock_floor(self, reference_time: datetime, signed: datetime | None = None) -> None:
+        """Raise the floor to a committed reference time (aware); a lower one changes nothing.
+
+        Args:
+            reference_time: That of the import.
+            signed: A time that a publisher signed and that is to be believed, if there is one.
+        """
         self._execute(
-            "INSERT INTO clock_floor (id, reference_time) VALUES (1, ?) ON CONFLICT (id)"
-            " DO UPDATE SET reference_time = max(reference_time, excluded.reference_time)",
+            "INSERT INTO clock_floor (id, reference_time, signed) VALUES (1, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET"
+            " reference_time = max(reference_time, excluded.reference_time),"
+            " signed = max(signed, excluded.signed)",
             microseconds(reference_time),
+            microseconds(signed) if signed is not None else 0,
         )
 
     def lower_clock_floor(self, reference_time: datetime) -> None:

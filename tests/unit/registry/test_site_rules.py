@@ -70,6 +70,19 @@ def test_only_a_counted_change_lowers_the_floor(catalogue: Catalogue) -> None:
             catalogue._connection.execute(f"UPDATE clock_floor SET {change}")  # noqa: S608
 
 
+def test_the_latest_signed_time_is_kept(catalogue: Catalogue) -> None:
+    assert catalogue.signed_time() is None
+    for signed, expected in [
+        (None, None),
+        (NOON, NOON),
+        (NOON - timedelta(days=1), NOON),
+        (None, NOON),
+    ]:
+        with catalogue.transaction() as tx:
+            tx.set_clock_floor(NOON, signed)
+        assert catalogue.signed_time() == expected
+
+
 def test_an_approval_is_used_once(catalogue: Catalogue) -> None:
     assert not catalogue.request_used("r")
     with catalogue.transaction() as tx:
