@@ -39,13 +39,18 @@ class AuditLog:
         Raises:
             StoreDamaged: No tree has as many nodes as are stored.
         """
-        ((last,),) = self._query("SELECT coalesce(max(position), -1) FROM audit_nodes")
-        size = merkle.tree_size(last + 1)
+        size = merkle.tree_size(self.node_count)
         if size is None:
             raise StoreDamaged(
-                "the tree over the audit log is torn", why=f"{last + 1} nodes", hint=_ADVICE
+                "the tree over the audit log is torn", why=f"{self.node_count} nodes", hint=_ADVICE
             )
         return size
+
+    @property
+    def node_count(self) -> int:
+        """How many nodes the tree should have, by the last one."""
+        ((last,),) = self._query("SELECT coalesce(max(position), -1) FROM audit_nodes")
+        return int(last) + 1
 
     def root(self, size: int | None = None) -> bytes:
         """The root of the first ``size`` entries; None for all.
@@ -135,6 +140,12 @@ class AuditLog:
             if len(page) < _PAGE:
                 return
             after = page[-1][0]
+
+    @property
+    def last_row(self) -> int:
+        """The highest row number among the entries; 0 for none."""
+        ((last,),) = self._query("SELECT coalesce(max(seq), 0) FROM audit_log")
+        return int(last)
 
     @property
     def ever(self) -> int:

@@ -186,3 +186,12 @@ SCAN_ZIP_END: Final = 22 + 65_535  # where its directory is found (APPNOTE 4.3.1
 SCAN_ZIP_DIRECTORY: Final = 4 * MIB
 SCAN_ZIP_MEMBERS: Final = 4096
 SCAN_XZ_MEMORY: Final = 64 * MIB
+
+# -- evidence: receipts and the audit log (registry.auditlog, bundler.evidence) --------------------
+NOTE_BYTES: Final = 8 * KIB  # a checkpoint has 200 bytes, and 170 for each signature
+NOTE_SIGNATURES: Final = 16  # c2sp.org/signed-note: what readers must accept at least
+COUNTERSIGNATURES: Final = 64  # in one bundle
+AUDIT_FINDINGS: Final = 1000  # kept while a log is verified; more are counted
+AUDIT_WINDOW: Final = 256  # entries looked ahead for one that was moved
+AUDIT_EXPORT_ENTRIES: Final = 50_000  # in one file of REPORT_BYTES
+PROOF_BYTES: Final = 2 * MIB  # a path of 62 hashes is small; an entry may have 1 MiB
