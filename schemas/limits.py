@@ -34,6 +34,7 @@ TUF_ROOT_ROTATIONS: Final = 256
 TUF_DELEGATIONS: Final = 32
 TRUST_MEMBERS: Final = 1024  # metadata files in one bundle: roots, four roles, delegations
 TRUST_TOTAL_BYTES: Final = 64 * MIB
+KEY_FILES: Final = 64  # private keys in one folder that is given with --key
 WITHDRAWN_BYTES: Final = MIB  # the target advisories/withdrawn.json; a withdrawal takes ~ 300
 
 # -- the archive --------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ BUNDLE_BOM_BYTES: Final = 64 * MIB  # 700 bytes per model
 
 # -- scanning of models (bundler.scanning) ---------------------------------------------------------
 TEMPLATE_SCAN_CHARS: Final = 256 * KIB  # as GGUF_CHAT_TEMPLATE_BYTES
-TEMPLATE_SCAN_TOKENS: Final = 40_000  # of Jinja; the longest templates seen have some 9,000
+TEMPLATE_SCAN_TOKENS: Final = 30_000  # of Jinja; the longest templates seen have some 9,000
 TEMPLATE_SCAN_REPEAT: Final = 10_000  # times that a template may say something again
 TEMPLATE_SCAN_NUMBER: Final = 1_000_000
 TEMPLATE_SCAN_LITERAL: Final = 512  # characters of a string without a space
