@@ -122,6 +122,7 @@ class Job:
         want_context: Whether :class:`Finished` carries the token ids of prompt and answer.
         truncate: Whether a prompt longer than the context loses its oldest messages (else it is
             refused with the error code ``prompt-too-long``).
+        format: A JSON Schema, as JSON text, that the answer must be valid by; empty for any text.
     """
 
     id: int
@@ -129,6 +130,7 @@ class Job:
     sampling: Sampling = Sampling()
     want_context: bool = False
     truncate: bool = True
+    format: str = ""
 
     def document(self) -> dict[str, Any]:
         """The JSON form; ``prompt`` is tagged with its type."""

@@ -76,8 +76,17 @@ class Backend(Protocol):
         """
         ...
 
-    def sampler(self, samplers: Plan, prompt: Sequence[int]) -> Any:
-        """Build what :meth:`choose` takes, with the prompt as history; None for the argmax."""
+    def sampler(self, samplers: Plan, prompt: Sequence[int], form: str) -> Any:
+        """Build what :meth:`choose` takes.
+
+        Args:
+            samplers: What to build.
+            prompt: History, for penalties.
+            form: A JSON Schema that the answer is held to; empty for none.
+
+        Raises:
+            UsageError: Answers cannot be held to such a form.
+        """
         ...
 
     def free(self, sampler: Any) -> None:
@@ -85,7 +94,15 @@ class Backend(Protocol):
         ...
 
     def choose(self, row: int, sampler: Any) -> int:
-        """The next token, by the logits of a row, counted from the last decode's ``start``."""
+        """The next token, by the logits of a row, counted from the last decode's ``start``.
+
+        Raises:
+            WorkerFailed: The answer's form is too complex here.
+        """
+        ...
+
+    def complete(self, sampler: Any) -> bool:
+        """Whether the answer has its whole form, and nothing can follow."""
         ...
 
     def logprob(self, row: int, token: int, alternatives: int) -> dict[str, Any]:
@@ -218,6 +235,7 @@ class ContinuousEngine:
         try:
             prompt = self._prompts.build(job)
             samplers = plan(job.sampling, n_vocab=self._backend.n_vocab, n_context=self._n_context)
+            sampler = self._backend.sampler(samplers, prompt, job.format)
         except SealiftError as error:
             return [_failed(job, error)]
         fresh = job.sampling.seed >= 0
@@ -237,7 +255,7 @@ class ContinuousEngine:
                 prompt=prompt,
                 reused=reused,
                 answer=Answer(job.id, job.sampling.stop),
-                sampler=self._backend.sampler(samplers, prompt),
+                sampler=sampler,
                 limit=wanted if wanted >= 0 else math.inf,
                 began=began,
             )
@@ -353,7 +371,12 @@ class ContinuousEngine:
             if not sequence.limit:
                 yield self._finish(sequence, "length")
                 return
-        token = self._backend.choose(row, sequence.sampler)
+        try:
+            token = self._backend.choose(row, sequence.sampler)
+        except WorkerFailed as error:
+            self._release(sequence)
+            yield _failed(sequence.job, error)
+            return
         if self._backend.ends(token):
             yield from self._end(sequence, "stop")
             return
@@ -368,6 +391,8 @@ class ContinuousEngine:
         sequence.following = token
         if sequence.answer.stopped:
             yield self._finish(sequence, "stop")
+        elif self._backend.complete(sequence.sampler):
+            yield from self._end(sequence, "stop")
         elif len(sequence.output) >= sequence.limit or len(sequence.slot.cached) >= self._n_context:
             yield from self._end(sequence, "length")
 

@@ -12,6 +12,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 import numpy.typing as npt
 
+from runtime.engine.constraint import Constraint, Constraints
 from runtime.engine.continuous import ContinuousEngine
 from runtime.engine.guard import Guard
 from runtime.engine.prompt import PromptBuilder
@@ -180,6 +182,19 @@ class _Batch:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Sampler:
+    """What chooses the tokens of one answer.
+
+    Attributes:
+        chain: A ``llama_sampler`` chain; None for the argmax.
+        constraint: The form that it is held to, if any.
+    """
+
+    chain: Any
+    constraint: Constraint | None
+
+
 class _Context:
     """One model with one context; a :class:`runtime.engine.continuous.Backend`."""
 
@@ -189,6 +204,7 @@ class _Context:
         self._memory = lib.llama_get_memory(self._context)
         self._window: int = lib.llama_model_n_swa(self._model)
         self.vocabulary = _Vocabulary(self._model)
+        self._constraints = Constraints(self.vocabulary)
         self.n_vocab = self.vocabulary.size
         self.rows: int = lib.llama_n_batch(self._context)
         self._batch = _Batch(self.rows)
@@ -251,8 +267,12 @@ class _Context:
 
     # -- choosing ---------------------------------------------------------------------------------
 
-    def sampler(self, samplers: Plan, prompt: Sequence[int]) -> Any:
-        """Build the chain, with the prompt as history for penalties; None for the argmax."""
+    def sampler(self, samplers: Plan, prompt: Sequence[int], form: str) -> _Sampler:
+        """Build the chain, with the prompt as history for penalties, and the constraint."""
+        constraint = self._constraints.make(form) if form else None
+        return _Sampler(self._chain(samplers, prompt), constraint)
+
+    def _chain(self, samplers: Plan, prompt: Sequence[int]) -> Any:
         if samplers.is_argmax:
             return None
         chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
@@ -263,16 +283,32 @@ class _Context:
                 lib.llama_sampler_accept(chain, token)
         return chain
 
-    def free(self, sampler: Any) -> None:
+    def free(self, sampler: _Sampler) -> None:
         """Free a chain and what it is made of."""
-        if sampler is not None:
-            lib.llama_sampler_free(sampler)
+        if sampler.chain is not None:
+            lib.llama_sampler_free(sampler.chain)
 
-    def choose(self, row: int, sampler: Any) -> int:
+    def choose(self, row: int, sampler: _Sampler) -> int:
         """The next token, by the logits of a row, counted from the last decode's ``start``."""
-        if sampler is None:
+        if (constraint := sampler.constraint) is None:
+            return self._sample(row, sampler.chain)
+        # The most probable token fits nearly always, and one is looked at faster than all.
+        fits = sampler.chain is None and constraint.allows(int(self._logits(row).argmax()))
+        if not fits:
+            constraint.mask(self._logits(row))
+        token = self._sample(row, sampler.chain)
+        if not self.ends(token):
+            constraint.accept(token)
+        return token
+
+    def complete(self, sampler: _Sampler) -> bool:
+        """Whether the answer has its whole form, and nothing can follow."""
+        return sampler.constraint is not None and sampler.constraint.complete
+
+    def _sample(self, row: int, chain: Any) -> int:
+        if chain is None:
             return int(self._logits(row).argmax())
-        return int(lib.llama_sampler_sample(sampler, self._context, row))
+        return int(lib.llama_sampler_sample(chain, self._context, row))
 
     def _links(self, samplers: Plan) -> Iterator[Any]:
         size = self.n_vocab
@@ -320,6 +356,7 @@ class _Context:
         best: list[int] = []
         if alternatives:
             best = np.argpartition(logits, -alternatives)[-alternatives:].tolist()
+            best = [which for which in best if math.isfinite(logits[which])]
             best.sort(key=lambda which: -float(logits[which]))
         return {**entry(token), "top_logprobs": [entry(which) for which in best]}
 

@@ -15,6 +15,7 @@ from runtime.messages import Chat, Finished, Message, Piece, Role, Text
 from runtime.options import Options, parse_options
 from runtime.server.body import Fields
 from runtime.server.requests import (
+    ANY_OBJECT,
     INSERT,
     THINKING,
     TOOLS,
@@ -22,6 +23,7 @@ from runtime.server.requests import (
     Timing,
     check_template,
     parse_model,
+    schema_text,
 )
 from schemas import limits
 from schemas.errors import SealiftError, UnsupportedRequest, UsageError
@@ -56,7 +58,6 @@ def parse_generate(body: dict[str, Any]) -> Generation:
     context = _context(fields)
     if raw and (system or template or context):
         raise UsageError("raw mode does not support template, system, or context")
-    _refuse_format(fields)
     _refuse_images(fields)
     suffix = fields.text("suffix") or ""
     if suffix:
@@ -82,6 +83,7 @@ def parse_generate(body: dict[str, Any]) -> Generation:
         think=think,
         want_context=not raw,
         truncate=_truncate(fields),
+        format=_format(fields),
     )
 
 
@@ -96,7 +98,6 @@ def parse_chat(body: dict[str, Any]) -> Generation:
     name, reference = parse_model(fields.text("model"))
     keep_alive = parse_keep_alive(fields.raw("keep_alive"))
     think, needs = _thinking(fields)
-    _refuse_format(fields)
     tools = tuple(tool.value for tool in fields.objects("tools"))
     if tools:
         needs |= {TOOLS}
@@ -112,6 +113,7 @@ def parse_chat(body: dict[str, Any]) -> Generation:
         needs=frozenset(needs),
         think=think,
         truncate=_truncate(fields),
+        format=_format(fields),
     )
 
 
@@ -175,12 +177,14 @@ def _options(fields: Fields) -> Options:
     return Options({"logprobs": True, "top_logprobs": top or 0}).over(options)
 
 
-def _refuse_format(fields: Fields) -> None:
+def _format(fields: Fields) -> str:
     value = fields.raw("format")
     if value is None or value == "":
-        return
-    if value == "json" or isinstance(value, dict):
-        raise UnsupportedRequest("this version cannot hold answers to a format yet")
+        return ""
+    if value == "json":
+        return ANY_OBJECT
+    if isinstance(value, dict):
+        return schema_text(value)
     shown = json.dumps(value)
     shown = shown if len(shown) <= 80 else f"{shown[:80]}…"
     raise UsageError(f'invalid format: {shown}; expected "json" or a valid JSON Schema object')

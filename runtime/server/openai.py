@@ -12,7 +12,16 @@ from typing import Any, Final
 from runtime.messages import Chat, Finished, Message, Piece, Role, Text
 from runtime.options import Options, parse_options, parse_stop
 from runtime.server.body import Fields, parse_body
-from runtime.server.requests import INSERT, THINKING, TOOLS, Generation, Timing, parse_model
+from runtime.server.requests import (
+    ANY_OBJECT,
+    INSERT,
+    THINKING,
+    TOOLS,
+    Generation,
+    Timing,
+    parse_model,
+    schema_text,
+)
 from schemas import limits
 from schemas.errors import MalformedDocument, SealiftError, UnsupportedRequest, UsageError
 
@@ -52,7 +61,6 @@ def parse_chat(body: dict[str, Any]) -> Generation:
     _refuse(fields, "functions", "function_call", "audio", "prediction", "web_search_options")
     if fields.items("modalities") not in ([], ["text"]):
         raise UnsupportedRequest('"modalities" other than text are not made here')
-    _check_response_format(fields)
     entries = fields.objects("messages")
     if not entries:
         raise UsageError("[] is too short - 'messages'")
@@ -75,6 +83,7 @@ def parse_chat(body: dict[str, Any]) -> Generation:
         think=think,
         truncate=False,  # too long is an error here, as in the API reference; never a silent cut
         include_usage=_include_usage(fields),
+        format=_format(fields),
     )
 
 
@@ -116,13 +125,20 @@ def _refuse(fields: Fields, *names: str) -> None:
             raise UnsupportedRequest(f'"{name}" is not supported')
 
 
-def _check_response_format(fields: Fields) -> None:
+def _format(fields: Fields) -> str:
     table = fields.table("response_format")
     kind = table.text("type") if table else "text"
-    if kind in ("json_object", "json_schema"):
-        raise UnsupportedRequest("this version cannot hold answers to a format yet")
-    if kind != "text":
+    if table is None or kind == "text":
+        return ""
+    if kind == "json_object":
+        return ANY_OBJECT
+    if kind != "json_schema":
         raise UsageError('"response_format.type" must be text, json_object or json_schema')
+    form = table.table("json_schema")
+    schema = form.table("schema") if form else None
+    if schema is None:
+        raise UsageError('"response_format.json_schema.schema" is required')
+    return schema_text(schema.value)
 
 
 def _tools(fields: Fields) -> tuple[dict[str, Any], ...]:

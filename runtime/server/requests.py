@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from registry.reference import Reference
 from runtime.messages import Chat, Finished, Job, Message, Piece, Text
 from runtime.models import Model
 from runtime.options import NO_OPTIONS, Options
+from schemas import limits
 from schemas.errors import InvalidName, SealiftError, UnsupportedRequest, UsageError
 
 COMPLETION: Final = "completion"
 INSERT: Final = "insert"
 THINKING: Final = "thinking"
 TOOLS: Final = "tools"
+ANY_OBJECT: Final = '{"type":"object"}'  # JSON mode: any object
 
 # A Go template's actions: a field, a variable or one of its keywords. None of them is Jinja.
 _GO_TEMPLATE: Final = re.compile(
@@ -41,6 +44,7 @@ class Generation:
         truncate: Whether an over-long conversation may lose its oldest messages.
         echo: Text to repeat before the answer (``/v1/completions``).
         include_usage: Whether a stream ends with token counts (``stream_options``).
+        format: A JSON Schema, as JSON text, that the answer must be valid by; empty for any text.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Generation:
     truncate: bool = True
     echo: str = ""
     include_usage: bool = False
+    format: str = ""
 
     @property
     def unloads(self) -> bool:
@@ -118,6 +123,18 @@ def parse_model(name: str | None) -> tuple[str, Reference]:
         raise InvalidName("invalid model name") from None
 
 
+def schema_text(schema: dict[str, Any]) -> str:
+    """A JSON Schema as JSON text, for :attr:`Generation.format`.
+
+    Raises:
+        UsageError: It is too large.
+    """
+    text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+    if len(text) > limits.FORMAT_BYTES:
+        raise UsageError("the format is too large", why=f"over {limits.FORMAT_BYTES} characters")
+    return text
+
+
 def check_template(template: str | None) -> str | None:
     """A chat template sent with a request.
 
@@ -171,6 +188,7 @@ def make_job(request: Generation, model: Model, job_id: int) -> Job:
         sampling=request.options.over(model.options).make_sampling(),
         want_context=request.want_context,
         truncate=request.truncate,
+        format=request.format,
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ollama
 import pytest
@@ -117,6 +119,31 @@ def test_list_show_ps_copy_delete(client: ollama.Client) -> None:
     assert client.delete("me/again").status == "success"
 
 
+def test_answers_in_a_format(client: ollama.Client) -> None:
+    options: dict[str, Any] = {"temperature": 0, "num_predict": 200}
+    answer = client.chat(NAME, ASK, format="json", options=options)
+    if answer.done_reason == "stop":
+        assert isinstance(json.loads(answer.message.content or ""), dict)
+    schema = {
+        "type": "object",
+        "properties": {
+            "capital": {"type": "string", "maxLength": 12},
+            "people": {"type": "integer", "minimum": 1, "maximum": 9000000},
+        },
+        "required": ["capital", "people"],
+    }
+    for extra in ({}, {"temperature": 1.5, "seed": 3}):
+        text = client.generate(
+            NAME, "France?", format=schema, options={**options, **extra}
+        ).response
+        found = json.loads(text or "")
+        assert len(found["capital"]) <= 12
+        assert 1 <= found["people"] <= 9000000
+    pieces = client.chat(NAME, ASK, format=schema, options=options, stream=True)
+    streamed = "".join(piece.message.content or "" for piece in pieces)
+    assert set(json.loads(streamed)) >= {"capital", "people"}
+
+
 def test_load_and_unload(client: ollama.Client) -> None:
     assert client.generate(NAME, "", keep_alive="1m").done_reason == "load"
     assert len(client.ps().models) == 1
@@ -133,8 +160,9 @@ def test_errors(client: ollama.Client) -> None:
     assert caught.value.status_code == 400
     with pytest.raises(ollama.ResponseError, match="does not support thinking"):
         client.chat(NAME, ASK, think=True)
-    with pytest.raises(ollama.ResponseError, match="cannot hold answers to a format"):
-        client.chat(NAME, ASK, format="json")
+    with pytest.raises(ollama.ResponseError, match="cannot be enforced") as caught:
+        client.chat(NAME, ASK, format={"type": "nonsense"})
+    assert caught.value.status_code == 400
     with pytest.raises(ollama.ResponseError, match="does not take images"):
         client.generate(NAME, "x", images=[base64.b64encode(b"x").decode()])
     with pytest.raises(ollama.ResponseError, match="must be of type integer"):

@@ -7,9 +7,10 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
+import pydantic
 import pytest
 
 from tests.serving import Server, install, serving
@@ -68,6 +69,35 @@ def test_the_streaming_helper(client: openai.OpenAI) -> None:
             pass
         final = stream.get_final_completion()
     assert final.choices[0].message.content
+
+
+class City(pydantic.BaseModel):
+    name: Literal["Paris", "London"]
+    people: int = pydantic.Field(ge=1, le=99)
+
+
+def test_answers_in_a_format(client: openai.OpenAI) -> None:
+    parsed = client.chat.completions.parse(
+        model=NAME,
+        messages=ASK,
+        temperature=0,
+        max_tokens=60,
+        response_format=City,
+        logprobs=True,
+        top_logprobs=2,
+    )
+    (choice,) = parsed.choices
+    assert isinstance(choice.message.parsed, City)
+    assert choice.logprobs
+    with pytest.raises(openai.BadRequestError, match="cannot be enforced"):
+        client.chat.completions.create(
+            model=NAME,
+            messages=ASK,
+            response_format={
+                "type": "json_schema",
+                "json_schema": {"name": "x", "schema": {"type": "x"}},
+            },
+        )
 
 
 def test_sampling(client: openai.OpenAI) -> None:
@@ -139,7 +169,6 @@ def test_errors(client: openai.OpenAI) -> None:
         {"n": 2},
         {"temperature": 3},
         {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]},
-        {"response_format": {"type": "json_object"}},
         {"messages": []},
     ]
     for fields in refused:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from runtime.engine.continuous import ContinuousEngine
 from runtime.engine.sampling import Plan
 from runtime.messages import Event, Failed, Finished, Job, Piece, Sampling, Started, Text
-from schemas.errors import PromptTooLong, WorkerFailed
+from schemas.errors import PromptTooLong, UsageError, WorkerFailed
 
 VOCABULARY = 64
 END = 63
@@ -63,6 +63,13 @@ class Prompts:
         if len(job.prompt.text) >= CONTEXT:
             raise PromptTooLong("too long")
         return [ord(c) - 97 for c in job.prompt.text]
+
+
+@dataclass
+class Left:
+    """How many tokens an answer has before its form is complete; never, if negative."""
+
+    tokens: int
 
 
 class SimulatedContext:
@@ -115,15 +122,22 @@ class SimulatedContext:
                 self.outputs[row - start] = following(tokens)
         return True
 
-    def sampler(self, samplers: Plan, prompt: Sequence[int]) -> Any:
+    def sampler(self, samplers: Plan, prompt: Sequence[int], form: str) -> Any:
+        """The form is a number of tokens here; "none" is one that answers cannot be held to."""
+        if form == "none":
+            raise UsageError("the format cannot be enforced")
         self.samplers += 1
-        return self
+        return Left(int(form or -1))
 
     def free(self, sampler: Any) -> None:
         self.samplers -= 1
 
     def choose(self, row: int, sampler: Any) -> int:
+        sampler.tokens -= 1
         return self.outputs[row]
+
+    def complete(self, sampler: Any) -> bool:
+        return bool(sampler.tokens == 0)
 
     def logprob(self, row: int, token: int, alternatives: int) -> dict[str, Any]:
         return {"token": letters([token]), "logprob": -1.0}
@@ -354,3 +368,24 @@ def test_closing_gives_samplers_back() -> None:
     subject.close()
     assert context.samplers == 0
     assert not subject.busy
+
+
+def test_an_answer_ends_when_its_form_is_complete() -> None:
+    context = SimulatedContext(8, 100)
+    engine = ContinuousEngine(context, Prompts(), parallel=2, n_context=CONTEXT)
+    sampling = Sampling(num_predict=9)
+    engine.submit(Job(1, Text("abc"), sampling, format="2"))
+    engine.submit(Job(2, Text("abc"), sampling))
+    engine.submit(Job(3, Text("abc"), sampling, format="none"))
+    events: list[Event] = []
+    while engine.busy:
+        events += engine.step()
+    ends = {event.job: event for event in events if isinstance(event, Finished | Failed)}
+    held, free, refused = ends[1], ends[2], ends[3]
+    assert isinstance(held, Finished)
+    assert (held.reason, held.output_tokens) == ("stop", 2)
+    assert isinstance(free, Finished)
+    assert free.output_tokens > 2
+    assert isinstance(refused, Failed)
+    assert refused.code == "usage"
+    assert context.samplers == 0

@@ -126,7 +126,6 @@ def test_no_prompt_loads_or_unloads(body: dict[str, Any]) -> None:
         ({"context": ["a"]}, '"context" must be an array of token ids'),
         ({"stream": "no"}, '"stream" must be true or false'),
         ({"images": ["aGk="]}, "this version does not take images yet"),
-        ({"format": "json"}, "this version cannot hold answers to a format yet"),
     ],
 )
 def test_refusals(body: dict[str, Any], text: str) -> None:

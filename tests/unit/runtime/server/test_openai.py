@@ -143,8 +143,8 @@ def test_message_parts_and_roles() -> None:
         ({"temperature": 3}, '"temperature" must be between 0 and 2'),
         ({"max_tokens": 0}, '"max_tokens" must be between 1 and 16777216'),
         (
-            {"response_format": {"type": "json_object"}},
-            "this version cannot hold answers to a format yet",
+            {"response_format": {"type": "json_schema"}},
+            '"response_format.json_schema.schema" is required',
         ),
         (
             {"response_format": {"type": "xml"}},
@@ -336,3 +336,18 @@ def test_error_objects(error: SealiftError, kind: str, code: str) -> None:
         "param": None,
         "code": code,
     }
+
+
+def test_formats() -> None:
+    def form(**fields: Any) -> str:
+        message = {"role": "user", "content": "Hi"}
+        return parse_chat({"model": "tiny", "messages": [message], **fields}).format
+
+    schema = {"type": "object", "properties": {"ä": {"type": "integer"}}}
+    assert form() == form(response_format={"type": "text"}) == ""
+    assert json.loads(form(response_format={"type": "json_object"})) == {"type": "object"}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    assert json.loads(form(response_format=wanted)) == schema
+    wanted["json_schema"] = {"schema": {"enum": ["x" * 70_000]}}
+    with pytest.raises(SealiftError, match="too large"):
+        form(response_format=wanted)

@@ -1,0 +1,200 @@
+"""Answers held to a form: of all tokens only those that some text of that form goes on with.
+
+Forms are JSON Schemas (draft 2020-12), compiled by llguidance within limits. A keyword that it does
+not know is refused, not passed over: what comes out in the end is valid by its schema, unless it
+was cut off.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+
+from schemas import limits
+from schemas.errors import UsageError, WorkerFailed
+
+# Room for indented JSON, but small models would fill an answer with empty lines.
+_WHITE_SPACE: Final = r"( |\n[ \t]{0,20})?"
+# Where schemas stand in schemas: one each, in lists, and by name (JSON Schema 2020-12 §10).
+_ONE: Final = ("items", "additionalProperties")
+_MANY: Final = ("anyOf", "oneOf", "prefixItems")
+_NAMED: Final = ("properties", "patternProperties", "$defs", "definitions")
+# With one of these a schema says itself which members there may be, or leaves it to another one.
+_OPENING: Final = frozenset(
+    {"additionalProperties", "unevaluatedProperties", "patternProperties", "allOf", "$ref"}
+)
+_SPECIAL: Final = b"\xff"  # llguidance's mark of a token that is no text
+
+
+class Vocabulary(Protocol):
+    """What is asked of a model's tokens."""
+
+    size: int
+    bos: int
+    eos: int
+
+    def piece(self, token: int) -> bytes:
+        """What a token adds to the text; nothing for special ones."""
+        ...
+
+    def spelling(self, token: int) -> str:
+        """A token's own text."""
+        ...
+
+    def ends(self, token: int) -> bool:
+        """Whether the model says with this token that it is done."""
+        ...
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """The tokens of a text."""
+        ...
+
+
+class Constraint:
+    """One answer's form, and how far the answer has come in it."""
+
+    __slots__ = ("_matcher", "_size")
+
+    def __init__(self, matcher: Any, size: int) -> None:
+        self._matcher = matcher
+        self._size = size
+
+    def allows(self, token: int) -> bool:
+        """Whether a token may come next."""
+        return bool(self._matcher.validate_tokens([token]))
+
+    def mask(self, logits: npt.NDArray[np.float32]) -> None:
+        """Make all tokens impossible that may not come next.
+
+        Raises:
+            WorkerFailed: The form is too complex at this place.
+        """
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        self._check()
+        allowed = np.unpackbits(bits, bitorder="little", count=self._size)
+        logits[allowed == 0] = -np.inf
+
+    def accept(self, token: int) -> None:
+        """Go on behind a token that was chosen.
+
+        Raises:
+            WorkerFailed: It could not come next.
+        """
+        if not self._matcher.consume_token(token):
+            self._check()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing can follow but the end."""
+        return bool(self._matcher.is_stopped())
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            why = str(self._matcher.get_error())
+            raise WorkerFailed("the answer cannot be held to its format", why=why)
+
+
+class Constraints:
+    """Makes constraints over one vocabulary.
+
+    Args:
+        vocabulary: The model's.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._tokenizer: Any = None
+
+    def make(self, schema: str) -> Constraint:
+        """A constraint for one answer.
+
+        Args:
+            schema: A JSON Schema, as JSON text.
+
+        Raises:
+            UsageError: It is none, has keywords that are not enforced here, or is too complex.
+        """
+        if self._tokenizer is None:  # most models are never asked for it; takes 0.3 s
+            self._tokenizer = _tokenizer(self._vocabulary)
+        bounds = LLParserLimits(
+            initial_lexer_fuel=limits.FORMAT_FUEL,
+            step_max_items=limits.FORMAT_ITEMS,
+            max_lexer_states=limits.FORMAT_STATES,
+            max_grammar_size=limits.FORMAT_SYMBOLS,
+            precompute_large_lexemes=False,
+            verbose_errors=False,
+        )
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(
+                closed(json.loads(schema)),
+                overrides={"whitespace_pattern": _WHITE_SPACE, "lenient": False},
+            )
+        except ValueError as error:
+            raise _refused(str(error)) from None
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=bounds)
+        if matcher.is_error():
+            raise _refused(matcher.get_error())
+        return Constraint(matcher, self._vocabulary.size)
+
+
+def closed(schema: Any) -> Any:
+    """The same schema with objects that have no members but those they name.
+
+    What JSON Schema leaves open is closed where the schema is silent, as in llama.cpp and Ollama:
+    a small model would add members for ever. Whatever is valid by the result is so by the schema.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    result = dict(schema)
+    for key in _ONE:
+        if key in schema:
+            result[key] = closed(schema[key])
+    for key in _MANY:
+        if isinstance(schema.get(key), list):
+            result[key] = [closed(each) for each in schema[key]]
+    for key in _NAMED:
+        if isinstance(schema.get(key), dict):
+            result[key] = {name: closed(each) for name, each in schema[key].items()}
+    if schema.get("properties") and schema.keys().isdisjoint(_OPENING):
+        result["additionalProperties"] = False
+    return result
+
+
+def _refused(why: str) -> UsageError:
+    return UsageError("the format cannot be enforced", why=why.split("\n", 1)[0])
+
+
+class _Tokens:
+    """A vocabulary as llguidance wants it."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        every = range(vocabulary.size)
+        pieces = [vocabulary.piece(token) for token in every]
+        self.eos_token_id = vocabulary.eos
+        self.bos_token_id = vocabulary.bos if vocabulary.bos >= 0 else None
+        self.special_token_ids = [token for token in every if not pieces[token]]
+        self.tokens = [
+            piece or _SPECIAL + vocabulary.spelling(token).encode()
+            for token, piece in enumerate(pieces)
+        ]
+        self._tokenize: Callable[..., Sequence[int]] = vocabulary.tokenize
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "replace")
+        return list(self._tokenize(text, special=False))
+
+
+def _tokenizer(vocabulary: Vocabulary) -> Any:
+    ends = [token for token in range(vocabulary.size) if vocabulary.ends(token)]
+    return LLTokenizer(
+        TokenizerWrapper(_Tokens(vocabulary)),
+        n_vocab=vocabulary.size,
+        eos_token=ends or [vocabulary.eos],
+        slices=LLTokenizer.json_slices(),
+    )
