@@ -7,16 +7,17 @@ The checks, in order:
 3. the descriptor is the one that was signed
 4. every model's manifest is the one that its publisher signed
 5. every header, name, size and order is what the descriptor predicts; so is ``index.json``
-6. what is carried and what is required are the closure of its models, nothing more and nothing
-   less, and each is a model
+6. what is carried and what is required are the closure of its models and of what refers to them,
+   nothing more and nothing less; each is a model, or is about one and signed by its publisher
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import BinaryIO
 
 from bundler import checks
@@ -24,7 +25,9 @@ from bundler.archive.reader import ArchiveReader
 from bundler.contents import Entry
 from bundler.descriptor import BundleDescriptor, BundledModel
 from bundler.reading import Customs, Front, TakeSmall, read_body, read_front
+from bundler.trust.attesting import role_keys
 from bundler.trust.names import BUNDLE_TARGET, model_target
+from bundler.trust.staleness import STRICT, Allowance
 from bundler.trust.verifier import (
     VerifiedTarget,
     VerifiedTrust,
@@ -60,17 +63,18 @@ class TrustedHead:
     trust: VerifiedTrust
     trusted_before: TrustState
 
-    def read_rest(self, take: TakeSmall) -> Head:
+    def read_rest(self, take: TakeSmall, beside: TakeSmall | None = None) -> Head:
         """Read index, manifests and configs (checks 4 to 6).
 
         Args:
             take: Given every manifest and config.
+            beside: Given all that refers to models; None has ``take`` do that too.
 
         Raises:
             ContentError, TrustError: A check failed.
         """
         with advice():
-            return _read_rest(self, take)
+            return _read_rest(self, take, beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +84,22 @@ class Head:
     Attributes:
         trusted: What was believed before.
         manifests: By digest.
-        weights: Manifest digest to its one weight layer.
+        weights: Manifest digest to its weight layers.
         signers: Model to the role that signed for it.
         large: The entries that follow, in this file or in volumes.
         parity_table: ``sealift/parity.bin``, compared with its signed digest; None without parity.
+        referrers: Manifests of what other tools check, by digest.
+        bom: The bundle's bill of materials; empty where it has none.
     """
 
     trusted: TrustedHead
     manifests: Mapping[Digest, Manifest]
-    weights: Mapping[Digest, Descriptor]
+    weights: Mapping[Digest, tuple[Descriptor, ...]]
     signers: Mapping[Reference, str]
     large: tuple[Entry, ...]
     parity_table: bytes | None = None
+    referrers: Mapping[Digest, Manifest] = field(default_factory=dict)
+    bom: bytes = field(default=b"", repr=False)
 
     @property
     def descriptor(self) -> BundleDescriptor:
@@ -103,12 +111,22 @@ class Head:
         return self.manifests[model.manifest.digest]
 
     def blobs_of(self, model: BundledModel) -> tuple[Descriptor, ...]:
-        """All that a model consists of, its manifest first."""
-        return (model.manifest, *self.manifest_of(model).blobs)
+        """All that a model consists of, its manifest first, and all that refers to it."""
+        refer = (blob for each, item in self.referrers_of(model) for blob in (each, *item.blobs))
+        return (model.manifest, *self.manifest_of(model).blobs, *refer)
+
+    def referrers_of(self, model: BundledModel) -> tuple[tuple[Descriptor, Manifest], ...]:
+        """What other tools check of a model."""
+        return tuple((each, self.referrers[each.digest]) for each in model.referrers)
 
 
 def open_head(
-    catalogue: Catalogue, source: BinaryIO, *, anchor: str | None, now: datetime
+    catalogue: Catalogue,
+    source: BinaryIO,
+    *,
+    anchor: str | None,
+    now: datetime,
+    allowance: Allowance = STRICT,
 ) -> TrustedHead:
     """Read up to the descriptor and settle trust (checks 1 to 3).
 
@@ -117,22 +135,30 @@ def open_head(
         source: The bundle, opened unbuffered, at its start; a pipe will do.
         anchor: Name of the pinned root to use; None takes the one that fits.
         now: The clock.
+        allowance: What may have expired.
 
     Raises:
         ContentError, TrustError: A check failed.
         EnvironmentFault: It cannot be read.
     """
     with advice():
-        return trust_front(catalogue, read_front(source), anchor=anchor, now=now)
+        front = read_front(source)
+        return trust_front(catalogue, front, anchor=anchor, now=now, allowance=allowance)
 
 
 def trust_front(
-    catalogue: Catalogue, front: Front, *, anchor: str | None, now: datetime
+    catalogue: Catalogue,
+    front: Front,
+    *,
+    anchor: str | None,
+    now: datetime,
+    allowance: Allowance = STRICT,
 ) -> TrustedHead:
     """Settle trust for what was read already (checks 2 and 3); as :func:`open_head`."""
     files, descriptor = front.trust_files, front.descriptor_bytes
     state = _state(catalogue, files, anchor)
-    trust = verify_bundle_trust(state, files, now=now, floor=catalogue.clock_floor())
+    floor = catalogue.clock_floor()
+    trust = verify_bundle_trust(state, files, now=now, floor=floor, allowance=allowance)
     _compare(trust.target(BUNDLE_TARGET), Digest.of(descriptor), len(descriptor))
     return TrustedHead(front.reader, BundleDescriptor.from_bytes(descriptor), trust, state)
 
@@ -157,9 +183,8 @@ def _state(catalogue: Catalogue, files: Mapping[str, bytes], name: str | None) -
             why=f"there are {', '.join(names)}" if names else "there is none at all",
             hint="Look at `bundle trust show`, or pin its root with `bundle trust init`",
         )
-    chosen = names if name is None else [name]
-    states = [state for each in chosen if (state := catalogue.trust(each)) is not None]
-    return choose_anchor(states, files)
+    states = [state for each in names if (state := catalogue.trust(each)) is not None]
+    return choose_anchor(states, files, name)
 
 
 def _compare(target: VerifiedTarget, digest: Digest, size: int) -> None:
@@ -182,7 +207,7 @@ def _target(trust: VerifiedTrust, model: BundledModel) -> VerifiedTarget:
     return target
 
 
-def _read_rest(head: TrustedHead, take: TakeSmall) -> Head:
+def _read_rest(head: TrustedHead, take: TakeSmall, beside: TakeSmall | None) -> Head:
     descriptor = head.descriptor
     targets = {model.reference: _target(head.trust, model) for model in descriptor.models}
 
@@ -191,6 +216,23 @@ def _read_rest(head: TrustedHead, take: TakeSmall) -> Head:
             signed = targets[model.reference].custom
             checks.check_custom(str(model.reference), signed, computed[model.manifest.digest])
 
-    body = read_body(head.reader, descriptor, take, check_customs)
     signers = {reference: target.role for reference, target in targets.items()}
-    return Head(head, body.manifests, body.weights, signers, body.large, body.parity_table)
+    keys = cache(lambda role: role_keys(head.trust.new_state.metadata, role))
+    body = read_body(
+        head.reader,
+        descriptor,
+        take,
+        check_customs,
+        lambda model: keys(signers[model.reference]),
+        beside,
+    )
+    return Head(
+        head,
+        body.manifests,
+        body.weights,
+        signers,
+        body.large,
+        body.parity_table,
+        body.referrers,
+        body.bom,
+    )

@@ -27,16 +27,20 @@ from typing import Any, BinaryIO
 from bundler.archive import layout
 from bundler.archive.reader import ArchiveReader, BlobStream
 from bundler.assembly import Assembly, lacks
+from bundler.clock import parse_rfc3339
 from bundler.contents import Entry, Part
 from bundler.descriptor import BundleDescriptor, BundledModel
 from bundler.files import Source, free_space, open_regular, open_source, write_file
 from bundler.head import Head, advice, open_head
 from bundler.journal import Journal
+from bundler.policy.gate import Gate
+from bundler.policy.overrides import NONE, Overrides
 from bundler.records import receipt
+from bundler.trust.clock import after_import, noted
 from bundler.trust.verifier import VerifiedTrust
 from bundler.volumes import Label
 from registry.digest import Digest
-from registry.oci import Manifest
+from registry.oci import Descriptor, Manifest
 from registry.records import TrustState
 from registry.staging import StagingArea
 from registry.store import Store
@@ -49,6 +53,7 @@ from schemas.errors import (
     ContentError,
     IncompleteBundle,
     NotFound,
+    PolicyRefused,
     SealiftError,
     StorageFailure,
     StorageFull,
@@ -73,12 +78,20 @@ class VerifiedModel:
         manifest: Parsed from the signed bytes.
         signer: The TUF role that signed for it.
         facts: What its weight file's header says.
+        referrers: What other tools check, by the descriptors of their manifests.
     """
 
     bundled: BundledModel
     manifest: Manifest
     signer: str
     facts: dict[str, Any]
+    referrers: tuple[tuple[Descriptor, Manifest], ...] = ()
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """All that it consists of, and all that refers to it."""
+        pairs = ((self.bundled.manifest, self.manifest), *self.referrers)
+        return tuple(blob for each, item in pairs for blob in (each, *item.blobs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +103,14 @@ class Verified:
         models: Those that were asked for and are complete, in the descriptor's order.
         trust: Whom it rests on.
         trusted_before: The state that the checks started from.
+        overrides: The policy that counted, and what persons decided under it.
     """
 
     descriptor: BundleDescriptor
     models: tuple[VerifiedModel, ...]
     trust: VerifiedTrust
     trusted_before: TrustState
+    overrides: Overrides = NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +121,14 @@ class Imported:
         verified: What was believed, and why.
         receipt: The document that was recorded.
         waiting: Names of models whose blobs have yet to come (``--partial``).
+        request: For other operators, where that was asked for; then nothing was installed, and
+            there is no receipt.
     """
 
     verified: Verified
     receipt: dict[str, Any]
     waiting: tuple[str, ...] = ()
+    request: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +178,7 @@ def import_bundle(
     wishes: Wishes,
     now: datetime,
     progress: Meter,
+    gate: Gate | None = None,
 ) -> Imported:
     """Run all checks, then install the models; the module's description gives the order.
 
@@ -172,19 +191,25 @@ def import_bundle(
         wishes: What to install.
         now: The clock.
         progress: Told of each blob's bytes.
+        gate: The site's policy and what persons said; None takes the policy alone.
 
     Raises:
         IncompleteBundle: Volumes have yet to come; what came is kept.
         BlobsMissing: It is a differential bundle for another site; nothing was written.
         ContentError, TrustError, EnvironmentFault: A check failed; nothing is installed. What came
             of a bundle in one file is dropped, verified segments of volumes are kept.
+        PolicyRefused: The site's policy says no, or wants somebody to say yes first. What waits
+            for a yes is kept once all of it was read.
         StoreBusy: Another process is changing the store, or importing this bundle.
     """
-    trusted = open_head(store.catalogue, source, anchor=wishes.anchor, now=now)
+    gate = gate or Gate.of(store)
+    allowance = gate.allowance()
+    trusted = open_head(store.catalogue, source, anchor=wishes.anchor, now=now, allowance=allowance)
     wanted = wishes.wanted(trusted.descriptor)
     with _area(store, trusted.descriptor) as area:
-        with _drop_on_refusal(area, keep=bool(trusted.descriptor.volumes)):
-            head = trusted.read_rest(lambda data: _take_small(area, data))
+        with _drop_on_refusal(area, keep=bool(trusted.descriptor.volumes), gate=gate):
+            head = trusted.read_rest(gate.claims.watch(lambda data: _take_small(area, data)))
+            gate.first(store, head, wanted)
             check_requirements(store, trusted.descriptor)
             if trusted.descriptor.volumes:
                 _keep_head(area, source, trusted.reader.position)
@@ -192,13 +217,17 @@ def import_bundle(
             if complete != wanted and not (wishes.partial and complete):
                 raise incomplete(head, area)
             models = tuple(_verified(store, area, head, model) for model in complete)
-        verified = Verified(trusted.descriptor, models, trusted.trust, trusted.trusted_before)
+            gate.second({model.bundled.reference: model.facts for model in models})
+        trust, before = trusted.trust, trusted.trusted_before
+        verified = Verified(trusted.descriptor, models, trust, before, gate.overrides)
+        waiting = tuple(str(model.reference) for model in wanted if model not in complete)
+        if gate.requesting:
+            return Imported(verified, {}, waiting, gate.request(store, trust.reference_time))
         keep = bool(trusted.descriptor.volumes)
         with store.lock(), _drop_on_refusal(area, keep=keep, also=StorageFailure):
-            record = _install(store, area, verified, now)
+            record = _install(store, area, verified, now, gate)
         if complete == wanted:
             area.discard()
-        waiting = tuple(str(model.reference) for model in wanted if model not in complete)
         return Imported(verified, record, waiting)
 
 
@@ -223,17 +252,24 @@ def _area(store: Store, descriptor: BundleDescriptor) -> Iterator[StagingArea]:
 
 @contextmanager
 def _drop_on_refusal(
-    area: StagingArea, *, keep: bool, also: type[SealiftError] = StorageFull
+    area: StagingArea,
+    *,
+    keep: bool,
+    also: type[SealiftError] = StorageFull,
+    gate: Gate | None = None,
 ) -> Iterator[None]:
     """A bundle that is refused leaves nothing; an interruption leaves what can be gone on with.
 
     So does a full disk; and while the store itself is written, ``also`` any other trouble with it.
+    What only waits for a person's yes at the ``gate`` stays, if there was more than the head.
     """
+    begun = bool(area.digests)
     try:
         with advice():
             yield
     except (ContentError, TrustError, StorageFull, also) as error:
-        if not keep or isinstance(error, BlobsMissing):
+        waits = isinstance(error, PolicyRefused) and gate is not None and gate.waits(begun=begun)
+        if not (keep or waits) or isinstance(error, BlobsMissing):
             area.discard()
         raise
 
@@ -421,7 +457,13 @@ def _verified(store: Store, area: StagingArea, head: Head, model: BundledModel) 
         with open_regular(path) as file:
             found.append(weight_facts(file, layer.size))
     facts = together(found).document()
-    return VerifiedModel(model, head.manifest_of(model), head.signers[model.reference], facts)
+    return VerifiedModel(
+        model,
+        head.manifest_of(model),
+        head.signers[model.reference],
+        facts,
+        head.referrers_of(model),
+    )
 
 
 def _refuse_race(store: Store, verified: Verified) -> None:
@@ -438,41 +480,46 @@ def _refuse_race(store: Store, verified: Verified) -> None:
         )
 
 
-def _install(store: Store, area: StagingArea, verified: Verified, now: datetime) -> dict[str, Any]:
+def _install(
+    store: Store, area: StagingArea, verified: Verified, now: datetime, gate: Gate
+) -> dict[str, Any]:
     """Blobs first, then everything else in one transaction."""
     _refuse_race(store, verified)
-    wanted = {
-        blob.digest: blob.size
-        for model in verified.models
-        for blob in (model.bundled.manifest, *model.manifest.blobs)
-    }
+    wanted = {blob.digest: blob.size for model in verified.models for blob in model.blobs}
     fresh = {d: size for d, size in wanted.items() if not store.blobs.has(d)}
     record = receipt(verified, fresh, len(wanted) - len(fresh), now)
     try:
         area.install(wanted)
-        _commit(store, verified, record)
+        _commit(store, verified, record, gate)
     except BaseException:
         _withdraw(store, area, list(fresh))
         raise
     return record
 
 
-def _commit(store: Store, verified: Verified, record: dict[str, Any]) -> None:
+def _commit(store: Store, verified: Verified, record: dict[str, Any], gate: Gate) -> None:
+    trust, descriptor = verified.trust, verified.descriptor
+    late = noted(trust.clock, trust.reference_time, trust.time_verdict)
     with store.catalogue.transaction() as tx:
         for model in verified.models:
-            for blob in (model.bundled.manifest, *model.manifest.blobs):
+            for blob in model.blobs:
                 tx.put_blob(blob)
             reference = model.bundled.reference
             tx.put_manifest(
                 reference.repository, model.bundled.manifest, model.manifest, model.facts
             )
+            for each, item in model.referrers:
+                tx.put_manifest(reference.repository, each, item)
             tx.set_tag(reference, model.bundled.manifest.digest)
-        if verified.descriptor.supplements is None:  # else an older bundle is to follow
-            tx.set_trust(verified.trust.new_state.anchor, verified.trust.new_state)
-        tx.set_clock_floor(verified.trust.reference_time)
+        names = (model.bundled.reference.namespace for model in verified.models)
+        gate.claim(tx, names, trust.new_state.fingerprint)
+        if descriptor.supplements is None:  # else an older bundle is to follow
+            tx.set_trust(trust.new_state.anchor, trust.new_state)
+        issued = parse_rfc3339(descriptor.issued_at)
+        tx.set_clock_floor(*after_import(trust.reference_time, trust.clock, issued))
         tx.add_receipt(record["id"], documents.dump(Kind.RECEIPT, record))
         tx.add_audit_event(
-            store.audit_event("import", record["bundle"]["id"], {"receipt": record["id"]})
+            store.audit_event("import", record["bundle"]["id"], {"receipt": record["id"], **late})
         )
 
 

@@ -22,6 +22,7 @@ from bundler.importer import (
     read_part,
     read_volume,
 )
+from bundler.policy.gate import Gate
 from bundler.rebuilding import Bases, rebuild_entry
 from registry.digest import Digest
 from registry.pipeline import Readable, hash_through
@@ -43,6 +44,7 @@ def verify_bundle(
     wishes: Wishes,
     now: datetime,
     progress: Meter,
+    gate: Gate | None = None,
 ) -> Verified:
     """Run all checks and install nothing.
 
@@ -53,15 +55,21 @@ def verify_bundle(
         wishes: Which models; of others, only where they lie is checked.
         now: The clock.
         progress: Told of each blob's bytes.
+        gate: The site's policy, as for an import; None takes the policy alone.
 
     Raises:
         IncompleteBundle: Volumes are missing.
         ContentError, TrustError: It is not what it claims to be, or not to be believed.
         EnvironmentFault: This machine cannot read it.
     """
-    trusted = open_head(store.catalogue, source, anchor=wishes.anchor, now=now)
+    gate = gate or Gate.of(store, looking=True)
+    trusted = open_head(
+        store.catalogue, source, anchor=wishes.anchor, now=now, allowance=gate.allowance()
+    )
     wanted = wishes.wanted(trusted.descriptor)
-    head = trusted.read_rest(lambda _: None)
+    head = trusted.read_rest(gate.claims.watch(lambda _: None))
+    with advice():
+        gate.first(store, head, wanted)
     check_requirements(store, trusted.descriptor)
     needed = {blob.digest for model in wanted for blob in head.blobs_of(model)}
     weights = {w.digest for layers in head.weights.values() for w in layers} & needed
@@ -87,7 +95,10 @@ def verify_bundle(
         )
         for model in wanted
     )
-    return Verified(trusted.descriptor, models, trusted.trust, trusted.trusted_before)
+    with advice():
+        gate.second({model.bundled.reference: model.facts for model in models})
+    trust, before = trusted.trust, trusted.trusted_before
+    return Verified(trusted.descriptor, models, trust, before, gate.overrides)
 
 
 def _read_volumes(

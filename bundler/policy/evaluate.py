@@ -76,7 +76,7 @@ def _kind(policy: Policy, model: ModelFacts) -> Iterator[Decision]:
         if text not in rules.formats:
             yield Decision(Verdict.REFUSE, "format", name, text, f"its format is {text[:64]}")
     if rules.architectures is not None:
-        for text in dict.fromkeys(model.architectures or ("unknown",)):
+        for text in dict.fromkeys(model.architectures):
             if text not in rules.architectures:
                 why = f"its architecture is {text[:64]}"
                 yield Decision(Verdict.REFUSE, "architecture", name, text, why)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from bundler.clock import rfc3339
+
 # When this release was made: no honest clock is behind it. Raised with every release.
 BUILD_DATE: Final = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -66,20 +68,31 @@ def reference_time(now: datetime, floor: datetime | None) -> ReferenceTime:
     return ReferenceTime(clock, CLOCK, clock)
 
 
-def next_floor(reference: datetime, clock: datetime, issued: datetime) -> datetime:
-    """The floor that an import leaves.
+def after_import(
+    reference: datetime, clock: datetime, issued: datetime
+) -> tuple[datetime, datetime | None]:
+    """What an import leaves: the floor, and the signed time if it is to be believed.
 
     Args:
         reference: The time that it was judged at.
         clock: What the host's clock said.
         issued: When the bundle was made, as signed.
     """
-    return max(reference, issued) if believable(issued, clock) else reference
+    if believable(issued, clock):
+        return max(reference, issued), issued
+    return reference, None
 
 
 def believable(issued: datetime, clock: datetime) -> bool:
     """Whether a signed time is not too far ahead of the clock to be evidence."""
     return issued <= clock + SKEW
+
+
+def noted(clock: datetime, reference: datetime, verdict: str) -> dict[str, str]:
+    """What the audit log says about a clock that was behind; nothing about one that was not."""
+    if verdict == CLOCK:
+        return {}
+    return {"time": verdict, "clock": rfc3339(clock), "taken": rfc3339(reference)}
 
 
 def _text(moment: datetime) -> str:
