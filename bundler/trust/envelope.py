@@ -132,7 +132,9 @@ def read(role: str, data: bytes, *, version: int | None = None) -> Envelope:
     return envelope
 
 
-def check_signatures(envelope: Envelope, *delegators: Delegator, foreign: bool = False) -> None:
+def check_signatures(
+    envelope: Envelope, *delegators: Delegator, foreign: bool = False, enough: bool = True
+) -> None:
     """Check every signature, and the threshold of every delegator.
 
     Args:
@@ -140,6 +142,7 @@ def check_signatures(envelope: Envelope, *delegators: Delegator, foreign: bool =
         delegators: Each must be satisfied. A root has two: its predecessor and itself.
         foreign: Let signatures pass by keys that no delegator knows. Only for a root that is
             pinned by fingerprint, which may carry signatures of a predecessor that is not at hand.
+        enough: False where more signatures are still to come.
 
     Raises:
         BadSignature: A wrong or stray signature, or too few.
@@ -168,7 +171,7 @@ def check_signatures(envelope: Envelope, *delegators: Delegator, foreign: bool =
                 hint="Fetch the bundle again; if it stays so, the bundle was tampered with",
             ) from None
         valid.add(keyid)
-    for delegator in delegators:
+    for delegator in delegators if enough else ():
         wanted = delegator.get_delegated_role(role)
         count = len(valid.intersection(wanted.keyids))
         if count < wanted.threshold:

@@ -19,7 +19,7 @@ import re
 from typing import Final
 
 from registry.reference import Reference
-from schemas.errors import MalformedArchive
+from schemas.errors import InvalidName, MalformedArchive
 
 ROOT: Final = "root"
 TIMESTAMP: Final = "timestamp"
@@ -59,6 +59,27 @@ def publisher_role(namespace: str) -> str:
 def publisher_paths(namespace: str) -> tuple[str, ...]:
     """The paths delegated to it: of fixed depth, since globs do not cross ``/``."""
     return (f"models/{namespace}/*/*/manifest.json",)
+
+
+def retired_paths(role: str) -> tuple[str, ...]:
+    """The paths of a publisher's role that was shut down: no model has such a path."""
+    return (f"retired/{namespace_of(role) or role}",)
+
+
+def role_paths(role: str) -> tuple[str, ...]:
+    """The paths delegated to a role.
+
+    Raises:
+        InvalidName: Nothing is ever delegated to a role of that name.
+    """
+    fixed = {ADVISORIES: ADVISORIES_PATHS, BUNDLE_ROLE: BUNDLE_PATHS}
+    if role in fixed:
+        return fixed[role]
+    namespace = namespace_of(role)
+    if namespace is None:
+        raise InvalidName(f"{role[:80]!r} is no role that could be delegated to")
+    Reference(namespace=namespace, name="x")
+    return publisher_paths(namespace)
 
 
 def namespace_of(role: str) -> str | None:

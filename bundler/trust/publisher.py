@@ -2,61 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import TargetFile
 
 from bundler.trust import closedworld, keys, names
+from bundler.trust.attesting import AttestationKey, attestation_key
 from bundler.trust.clock import BUILD_DATE
+from bundler.trust.keyring import KeyRing, Secrets
+from bundler.trust.modelentries import SignedModel, manifest_custom, targets_with
 from bundler.trust.names import model_target, publisher_role
 from bundler.trust.repository import Repository, model_target_file
+from bundler.trust.roles import RoleKeys
+from bundler.trust.signing import Signing, load_repository, signing
 from bundler.trust.workspace import Generation, Workspace
 from registry.digest import Digest
-from registry.oci import Manifest
 from registry.records import TrustState
 from registry.reference import Reference
 from schemas import limits
 from schemas.errors import (
     AlreadyExists,
     EnvironmentFault,
-    KeyUnavailable,
     MalformedDocument,
     NotFound,
-    StoreDamaged,
     UsageError,
 )
 
+__all__ = ["Publisher", "SignedModel", "TrustMetadata", "manifest_custom"]
+
 _ROLES: Final = (*names.TOP_LEVEL, names.BUNDLE_ROLE, names.ADVISORIES)
+_OFFLINE: Final = (names.ROOT, names.TARGETS)
+_NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
 _NO_CUSTOM: Final[Mapping[str, str | int]] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class SignedModel:
-    """A model to be signed for.
-
-    Attributes:
-        reference: Its name; the namespace decides which role signs.
-        manifest: The manifest's exact bytes.
-        licence: SPDX id, empty where unknown.
-        custom: More fields for the signed entry. Those of :func:`manifest_custom` and ``seq``,
-            the sequence of the bundle that first carried it, are filled in and win.
-    """
-
-    reference: Reference
-    manifest: bytes = field(repr=False)
-    licence: str = ""
-    custom: Mapping[str, str | int] = field(default_factory=lambda: _NO_CUSTOM, hash=False)
-
-    @property
-    def target(self) -> str:
-        """The path under which it is signed."""
-        return model_target(self.reference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +69,7 @@ class Publisher:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._generation = workspace.load()
-        self._repository = _load(self._generation)
+        self._refresh()
 
     @classmethod
     def init(
@@ -98,6 +80,7 @@ class Publisher:
         namespaces: Sequence[str],
         passphrase: bytes,
         key_type: str = keys.ECDSA_P256,
+        offline: Path | None = None,
         now: datetime | None = None,
         kdf_rounds: int = keys.KDF_ROUNDS,
     ) -> Publisher:
@@ -109,26 +92,39 @@ class Publisher:
             namespaces: Each gets a role and a key of its own.
             passphrase: Encrypts every private key.
             key_type: ``ecdsa-p256`` or ``ed25519``.
+            offline: A folder, on a stick say, for the keys of root and targets, which no bundle
+                needs; None keeps them with the others.
             now: The clock; None reads it.
             kdf_rounds: PBKDF2 rounds; lower ones are for tests.
 
         Raises:
-            AlreadyExists: There is such a folder.
+            AlreadyExists: There is such a folder, or such keys in ``offline``.
             InvalidName: A bad name, namespace or key type.
             KeyUnavailable: The passphrase is empty.
+            NotFound: There is no folder ``offline``.
             StorageFailure: Or :class:`~schemas.errors.StorageFull`: the disk's reason.
         """
         if len(set(namespaces)) != len(namespaces):
             raise UsageError("a namespace is given twice", why=", ".join(namespaces))
+        if offline is not None and not offline.is_dir():
+            raise NotFound(f"there is no folder {offline}", hint="Is the stick in?")
         roles = (*_ROLES, *map(publisher_role, namespaces))
         made = {role: keys.generate(key_type) for role in roles}
-        repository = Repository.create(_Made(made), namespaces, now or datetime.now(UTC))
-        generation = Generation(name, 0, repository.files)
-        with Workspace.being_built(folder) as new:
+        public = {role: RoleKeys((signer.public_key,)) for role, signer in made.items()}
+        repository = Repository.create(public, _Made(made), now or datetime.now(UTC))
+        first = {role: signer.public_key.keyid for role, signer in made.items()}
+        generation = Generation(name, 0, repository.files, first_keys=first)
+        with ExitStack() as undo, Workspace.being_built(folder) as new:
             workspace = Workspace(new)
             for role, signer in made.items():
-                keys.save(workspace.key_path(role), signer, passphrase, rounds=kdf_rounds)
+                path = workspace.key_path(role)
+                if offline is not None and role in _OFFLINE:
+                    path = offline / path.name
+                keys.save(path, signer, passphrase, rounds=kdf_rounds)
+                if path.parent == offline:
+                    undo.callback(path.unlink, missing_ok=True)
             workspace.commit(generation)
+            undo.pop_all()
         return cls.open(folder)
 
     @classmethod
@@ -181,10 +177,21 @@ class Publisher:
         """The signed list of what is withdrawn; None before the first."""
         return self._generation.withdrawn
 
+    @contextmanager
+    def signing(self, secret: Secrets | bytes, *, partly: bool = False) -> Iterator[Signing]:
+        """As :func:`bundler.trust.signing.signing`; afterwards this object is up to date."""
+        with signing(self._workspace, secret, partly=partly) as opened:
+            yield opened
+            self._refresh()
+
+    def _refresh(self) -> None:
+        self._generation = self._workspace.load()
+        self._repository = load_repository(self._generation)
+
     def add_namespace(
         self,
         namespace: str,
-        passphrase: bytes,
+        passphrase: Secrets | bytes,
         *,
         key_type: str = keys.ECDSA_P256,
         now: datetime | None = None,
@@ -205,23 +212,16 @@ class Publisher:
             KeyUnavailable: The passphrase is wrong, or the targets key is not at hand.
         """
         role = publisher_role(namespace)
-        with self._workspace.locked():
-            generation = self._workspace.load()
-            repository = _load(generation)
-            if namespace in repository.namespaces:
+        with self.signing(passphrase) as opened:
+            if role in opened.repository.delegated:
                 raise AlreadyExists(f"namespace {namespace} has a key already")
-            ring = _KeyRing(self._workspace, repository, passphrase)
-            ring.signer(names.TARGETS)  # first: a wrong passphrase must not seal a new key
-            path = self._workspace.key_path(role)
-            if not path.exists():  # it does after a crash between key and metadata
-                keys.save(path, keys.generate(key_type), passphrase, rounds=kdf_rounds)
-            repository.add_namespace(namespace, ring, now or datetime.now(UTC))
-            self._commit(repository, generation)
+            opened.delegate_here(role, key_type, now or datetime.now(UTC), kdf_rounds)
+            opened.commit()
 
     def withdraw(
         self,
         make_list: Callable[[bytes | None], bytes],
-        passphrase: bytes,
+        passphrase: Secrets | bytes,
         *,
         now: datetime | None = None,
         kdf_rounds: int = keys.KDF_ROUNDS,
@@ -245,29 +245,73 @@ class Publisher:
         """
         moment = now or datetime.now(UTC)
         _check_clock(moment)
-        with self._workspace.locked():
-            generation = self._workspace.load()
-            repository = _load(generation)
-            ring = _KeyRing(self._workspace, repository, passphrase)
-            if not repository.has_advisories:
-                ring.signer(names.TARGETS)  # first: a wrong passphrase must not seal a new key
-                path = self._workspace.key_path(names.ADVISORIES)
-                if not path.exists():  # it does after a crash between key and metadata
-                    keys.save(path, keys.generate(), passphrase, rounds=kdf_rounds)
-                repository.add_advisories(ring, moment)
-            ring.signer(names.ADVISORIES)
-            data = make_list(generation.withdrawn)
+        with self.signing(passphrase) as opened:
+            if not opened.repository.has_advisories:
+                opened.delegate_here(names.ADVISORIES, keys.ECDSA_P256, moment, kdf_rounds)
+            opened.repository.require(names.ADVISORIES, opened.ring)
+            data = make_list(opened.generation.withdrawn)
             if len(data) > limits.WITHDRAWN_BYTES:
                 raise MalformedDocument("the list of withdrawals is too large")
-            entry = model_target_file(names.WITHDRAWN_TARGET, data)
-            repository.set_targets(names.ADVISORIES, {names.WITHDRAWN_TARGET: entry}, ring, moment)
-            self._commit(repository, replace(generation, withdrawn=data))
+            entries = {names.WITHDRAWN_TARGET: model_target_file(names.WITHDRAWN_TARGET, data)}
+            opened.repository.set_targets(names.ADVISORIES, entries, opened.ring, moment)
+            opened.commit(withdrawn=data)
+
+    def check_ready(
+        self, models: Sequence[Reference], passphrase: Secrets | bytes, now: datetime
+    ) -> None:
+        """See that all is at hand to sign for a bundle of such models; nothing is signed.
+
+        Asked before the models are read, which may take hours.
+
+        Args:
+            models: Their names.
+            passphrase: Of the private keys.
+            now: The clock, with a time zone.
+
+        Raises:
+            NotFound: No role here may sign for a model's namespace.
+            KeyUnavailable: A key is not at hand or the passphrase is wrong.
+            EnvironmentFault: The clock is behind this release's build date.
+        """
+        _check_clock(now)
+        roles = {names.TIMESTAMP}
+        for model in models:
+            _check_namespace(model.namespace, self.namespaces)
+            role = publisher_role(model.namespace)
+            if model_target(model) not in self._repository.targets_of(role):
+                roles.add(role)  # else it may be signed already, by keys that are not here
+        ring = KeyRing(self._workspace, Secrets.of(passphrase))
+        for role in sorted(roles):
+            self._repository.require(role, ring)
+
+    def attestation_key(
+        self, namespace: str, passphrase: Secrets | bytes
+    ) -> AttestationKey | None:
+        """A key of a namespace's that can sign what other tools check.
+
+        Args:
+            namespace: Whose; there need be none of that name.
+            passphrase: Of the private keys.
+
+        Returns:
+            None where none is at hand, or none of a kind that those tools know.
+
+        Raises:
+            KeyUnavailable: The passphrase is wrong.
+        """
+        role = publisher_role(namespace)
+        wanted = self._repository.role_keys(role)
+        if wanted is None:
+            return None
+        ring = KeyRing(self._workspace, Secrets.of(passphrase))
+        found = map(attestation_key, ring.signers(role, wanted.keyids))
+        return next((key for key in found if key is not None), None)
 
     def publish(
         self,
         models: Sequence[SignedModel],
         make_descriptor: Callable[[int], bytes],
-        passphrase: bytes,
+        passphrase: Secrets | bytes,
         now: datetime,
     ) -> TrustMetadata:
         """Sign for one bundle: its models, its descriptor, and the set of all metadata.
@@ -292,18 +336,15 @@ class Publisher:
             StorageFailure: Or :class:`~schemas.errors.StorageFull`; nothing was published then.
         """
         _check_clock(now)
-        with self._workspace.locked():
-            generation = self._workspace.load()
-            repository = _load(generation)
-            ring = _KeyRing(self._workspace, repository, passphrase)
+        with self.signing(passphrase) as opened:
+            repository, ring, generation = opened.repository, opened.ring, opened.generation
             sequence = generation.sequence + 1
             by_role = _by_role(models, repository.namespaces)
             for role in (names.TIMESTAMP, names.SNAPSHOT, names.BUNDLE_ROLE):
-                ring.signer(role)  # before any work, to tell a wrong passphrase at once
+                repository.require(role, ring)  # before any work: tells a wrong passphrase at once
             for role, group in by_role.items():
-                before = repository.targets_of(role)
-                after = before | {m.target: _model_entry(m, sequence, before) for m in group}
-                if after != before:
+                after = targets_with(repository, role, group, sequence)
+                if after != repository.targets_of(role):
                     repository.set_targets(role, after, ring, now)
             descriptor = make_descriptor(sequence)
             entry = model_target_file(names.BUNDLE_TARGET, descriptor)
@@ -311,7 +352,7 @@ class Publisher:
             repository.renew(ring, now)
             repository.seal(ring, now)
             _check_as_a_site_would(repository)
-            self._commit(repository, replace(generation, sequence=sequence))
+            opened.commit(sequence=sequence)
         return TrustMetadata(
             tuple(repository.files.items()),
             sequence,
@@ -321,50 +362,27 @@ class Publisher:
             generation.withdrawn,
         )
 
-    def _commit(self, repository: Repository, generation: Generation) -> None:
-        generation = replace(generation, files=repository.files)
-        self._workspace.commit(generation)
-        self._generation, self._repository = generation, repository
-
-
-def manifest_custom(manifest: bytes) -> dict[str, str | int]:
-    """What a signed entry says about a model, computed from the manifest alone.
-
-    The importer computes it again and compares: name, digest, type and size must agree.
-
-    Returns:
-        ``mediaType``, ``artifactType``, ``blob_count`` (distinct blobs) and ``closure_bytes`` (they
-        and the manifest).
-
-    Raises:
-        MalformedDocument: It is no image manifest.
-    """
-    parsed = Manifest.parse(manifest)
-    sizes = {blob.digest: blob.size for blob in parsed.blobs}
-    return {
-        "mediaType": parsed.media_type,
-        "artifactType": parsed.artifact_type or "",
-        "closure_bytes": len(manifest) + sum(sizes.values()),
-        "blob_count": len(sizes),
-    }
-
 
 def _by_role(models: Sequence[SignedModel], known: Sequence[str]) -> dict[str, list[SignedModel]]:
     groups: dict[str, list[SignedModel]] = {}
     seen: set[str] = set()
     for model in models:
         namespace = model.reference.namespace
-        if namespace not in known:
-            raise NotFound(
-                f"no key here may sign models of namespace {namespace}",
-                why=f"there are keys for {', '.join(known) or 'none'}",
-                hint=f"Add one with: bundle keys add-namespace {namespace}",
-            )
+        _check_namespace(namespace, known)
         if model.target in seen:
             raise UsageError(f"{model.reference} is given twice")
         seen.add(model.target)
         groups.setdefault(publisher_role(namespace), []).append(model)
     return groups
+
+
+def _check_namespace(namespace: str, known: Sequence[str]) -> None:
+    if namespace not in known:
+        raise NotFound(
+            f"no key here may sign models of namespace {namespace}",
+            why=f"there are keys for {', '.join(known) or 'none'}",
+            hint=f"Add one with: bundle keys add-namespace {namespace}",
+        )
 
 
 def _check_clock(now: datetime) -> None:
@@ -377,38 +395,11 @@ def _check_clock(now: datetime) -> None:
         )
 
 
-def _load(generation: Generation) -> Repository:
-    """Read a generation's metadata, and see that its list of withdrawals is the signed one."""
-    repository = Repository(generation.files)
-    entry = repository.targets_of(names.ADVISORIES).get(names.WITHDRAWN_TARGET)
-    data = generation.withdrawn
-    signed = None if entry is None else Digest("sha256", entry.hashes["sha256"])
-    if signed != (None if data is None else Digest.of(data)):
-        raise StoreDamaged(
-            "the publisher's folder holds another list of withdrawals than was signed",
-            hint="Restore it from a backup",
-        )
-    return repository
-
-
 def _check_as_a_site_would(repository: Repository) -> None:
     """No bundle leaves that would be refused: a damaged or foreign file here is found now."""
     first = repository.files[names.member_name(names.ROOT, 1)]
     pinned = TrustState("this publisher", Digest.of(first), {1: first})
     closedworld.check_members(repository.files, pinned)
-
-
-def _model_entry(model: SignedModel, sequence: int, before: Mapping[str, TargetFile]) -> TargetFile:
-    """The signed entry; an unchanged model keeps the one it has."""
-    custom = {"licence": model.licence, **model.custom, **manifest_custom(model.manifest)}
-    known = before.get(model.target)
-    if known is not None:
-        same = model_target_file(
-            model.target, model.manifest, {**custom, "seq": (known.custom or {}).get("seq", 0)}
-        )
-        if same == known:
-            return known
-    return model_target_file(model.target, model.manifest, {**custom, "seq": sequence})
 
 
 class _Made:
@@ -417,26 +408,5 @@ class _Made:
     def __init__(self, made: Mapping[str, CryptoSigner]) -> None:
         self._made = made
 
-    def signer(self, role: str) -> CryptoSigner:
-        return self._made[role]
-
-
-class _KeyRing:
-    """Keys of a folder, each decrypted once and only when it is asked for."""
-
-    def __init__(self, workspace: Workspace, repository: Repository, passphrase: bytes) -> None:
-        self._workspace = workspace
-        self._repository = repository
-        self._passphrase = passphrase
-        self._loaded: dict[str, CryptoSigner] = {}
-
-    def signer(self, role: str) -> CryptoSigner:
-        if role not in self._loaded:
-            signer = keys.load(self._workspace.key_path(role), self._passphrase)
-            allowed = self._repository.key_ids(role)
-            if allowed and signer.public_key.keyid not in allowed:
-                raise KeyUnavailable(
-                    f"the key file of {role} holds another key than the signed metadata names"
-                )
-            self._loaded[role] = signer
-        return self._loaded[role]
+    def signers(self, role: str, keyids: Collection[str]) -> Sequence[CryptoSigner]:
+        return [self._made[role]] if self._made[role].public_key.keyid in keyids else []

@@ -6,13 +6,12 @@ once is kept as the bytes that were signed, never written anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
-from securesystemslib.signer import CryptoSigner, Key
+from securesystemslib.signer import Signer
 from tuf.api.metadata import (
-    DelegatedRole,
     Delegations,
     Metadata,
     MetaFile,
@@ -25,40 +24,22 @@ from tuf.api.metadata import (
 
 from bundler.trust import envelope, names
 from bundler.trust.envelope import Envelope
-from schemas.errors import KeyUnavailable, StoreDamaged
-
-# How long a signature holds. Online roles are renewed with every bundle, so theirs say how long a
-# bundle may be under way; the others are renewed on the way when they come close to that.
-ROOT_LIFETIME: Final = timedelta(days=4 * 365)
-TARGETS_LIFETIME: Final = timedelta(days=2 * 365)
-ADVISORIES_LIFETIME: Final = timedelta(days=365)
-PUBLISHER_LIFETIME: Final = timedelta(days=365)
-BUNDLE_LIFETIME: Final = timedelta(days=180)
-SNAPSHOT_LIFETIME: Final = timedelta(days=180)
-TIMESTAMP_LIFETIME: Final = timedelta(days=180)
+from bundler.trust.roles import Changes, RoleKeys, delegate, lifetime, retire, set_root_roles
+from schemas.errors import BadSignature, KeyUnavailable, NotFound, StoreDamaged
 
 # No bundle may be cut short by a role that is signed rarely. The root is reissued yearly.
 RENEW_BEFORE: Final = timedelta(days=200)
-RENEW_ROOT_BEFORE: Final = ROOT_LIFETIME - timedelta(days=365)
-
-_LIFETIMES: Final = {
-    names.ROOT: ROOT_LIFETIME,
-    names.TARGETS: TARGETS_LIFETIME,
-    names.ADVISORIES: ADVISORIES_LIFETIME,
-    names.SNAPSHOT: SNAPSHOT_LIFETIME,
-    names.TIMESTAMP: TIMESTAMP_LIFETIME,
-    names.BUNDLE_ROLE: BUNDLE_LIFETIME,
-}
+RENEW_ROOT_BEFORE: Final = lifetime(names.ROOT) - timedelta(days=365)
 
 
 class Signers(Protocol):
     """Where private keys come from."""
 
-    def signer(self, role: str) -> CryptoSigner:
-        """The key of a role.
+    def signers(self, role: str, keyids: Collection[str]) -> Sequence[Signer]:
+        """Those of a role's keys that are at hand, each once.
 
         Raises:
-            KeyUnavailable: It is not at hand or does not open.
+            KeyUnavailable: One is there but does not open.
         """
 
 
@@ -67,12 +48,17 @@ class Repository:
 
     Args:
         files: File name to bytes, as :attr:`files` gave them.
+        partly: Sign with the keys at hand even if they are too few, for others to add theirs.
+        whole: False for an excerpt: roots, targets, and some of the roles below.
 
     Raises:
         StoreDamaged: They are not what this class wrote.
     """
 
-    def __init__(self, files: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, files: Mapping[str, bytes], *, partly: bool = False, whole: bool = True
+    ) -> None:
+        self._partly = partly
         self._roots: dict[int, Envelope] = {}
         self._roles: dict[str, Envelope] = {}
         for name, data in files.items():
@@ -83,33 +69,28 @@ class Repository:
             else:
                 self._roles[role] = item
         if files:
-            self._check_whole()
+            self._check_whole(whole=whole)
 
     @classmethod
-    def create(cls, signers: Signers, namespaces: Sequence[str], now: datetime) -> Repository:
-        """First versions of root, targets and the publishers' roles.
+    def create(cls, roles: Mapping[str, RoleKeys], signers: Signers, now: datetime) -> Repository:
+        """First versions of root, targets and all roles that they delegate to.
 
         Args:
-            signers: Gives the key of every role, publishers included.
-            namespaces: Each gets a role of its own.
+            roles: The keys of every role; delegations are made in this order.
+            signers: Gives all of them.
             now: The clock, with a time zone.
         """
         new = cls({})
         root = Root(consistent_snapshot=True)
-        for role in names.TOP_LEVEL:
-            root.add_key(signers.signer(role).public_key, role)
+        set_root_roles(root, {role: roles[role] for role in names.TOP_LEVEL})
         new._sign_root(root, signers, now)
         targets = Targets(delegations=Delegations({}, {}))
-        _delegate(
-            targets,
-            names.BUNDLE_ROLE,
-            names.BUNDLE_PATHS,
-            signers.signer(names.BUNDLE_ROLE).public_key,
-        )
+        delegated = {role: keys for role, keys in roles.items() if role not in names.TOP_LEVEL}
+        delegate(targets, delegated)
         new._sign(names.TARGETS, targets, signers, now)
-        new.add_advisories(signers, now)
-        for namespace in namespaces:
-            new.add_namespace(namespace, signers, now)
+        for role in delegated:
+            if role != names.BUNDLE_ROLE:  # has nothing to say before the first bundle
+                new._sign(role, Targets(), signers, now)
         return new
 
     @property
@@ -141,28 +122,26 @@ class Repository:
     @property
     def namespaces(self) -> tuple[str, ...]:
         """Those that have a publisher's role, in order of delegation."""
-        found = map(names.namespace_of, self.delegated)
-        return tuple(namespace for namespace in found if namespace is not None)
+        found = ((role, names.namespace_of(role)) for role in self.delegated)
+        return tuple(name for role, name in found if name is not None and not self.retired(role))
 
-    def key_ids(self, role: str) -> tuple[str, ...]:
-        """Ids of the keys that may sign a role; empty for a role that is not delegated."""
+    def retired(self, role: str) -> bool:
+        """Whether a publisher's role has been shut down: it may sign for no model any more."""
+        if role in names.TOP_LEVEL:
+            return False
+        delegated = (self._delegations().roles or {}).get(role)
+        return delegated is not None and delegated.paths == list(names.retired_paths(role))
+
+    def role_keys(self, role: str) -> RoleKeys | None:
+        """Who may sign a role; None where there is no such role."""
         root = self.root.payload(Root)
-        if role in root.roles:
-            return tuple(root.roles[role].keyids)
-        delegated = self._delegations().roles or {}
-        return tuple(delegated[role].keyids) if role in delegated else ()
-
-    def add_namespace(self, namespace: str, signers: Signers, now: datetime) -> None:
-        """Delegate a namespace to a role of its own, which signs for nothing yet.
-
-        Raises:
-            KeyUnavailable: The key of targets or of the new role is not at hand.
-        """
-        role = names.publisher_role(namespace)
-        targets = self._targets(names.TARGETS)
-        _delegate(targets, role, names.publisher_paths(namespace), signers.signer(role).public_key)
-        self._sign(names.TARGETS, targets, signers, now)
-        self._sign(role, Targets(), signers, now)
+        delegator: Root | Targets = root
+        if role not in root.roles:
+            delegator = self._roles[names.TARGETS].payload(Targets)
+        if delegator is not root and role not in self.delegated:
+            return None
+        found = delegator.get_delegated_role(role)
+        return RoleKeys(tuple(map(delegator.get_key, found.keyids)), found.threshold)
 
     @property
     def has_advisories(self) -> bool:
@@ -172,24 +151,54 @@ class Repository:
     @property
     def delegated(self) -> tuple[str, ...]:
         """Roles that the targets role delegates to, in order of precedence."""
-        return tuple(envelope.delegations(self._targets(names.TARGETS)))
+        return tuple(envelope.delegations(self._roles[names.TARGETS].signed))
 
-    def add_advisories(self, signers: Signers, now: datetime) -> None:
-        """Delegate withdrawals to a role of their own, before all others.
+    def require(self, role: str, signers: Signers) -> None:
+        """See that enough keys of a role are at hand, before anything is changed.
 
         Raises:
-            KeyUnavailable: The key of targets or of the new role is not at hand.
+            KeyUnavailable: They are not.
         """
-        role = names.ADVISORIES
+        wanted = self.role_keys(role)
+        if wanted is None:
+            raise NotFound(f"there is no role {role}")
+        found = {signer.public_key.keyid for signer in self._at_hand(role, wanted.keyids, signers)}
+        if len(found) < wanted.threshold:
+            raise _too_few(role, len(found), wanted.threshold, set(wanted.keyids) - found)
+
+    def apply(self, changes: Changes, signers: Signers, now: datetime) -> None:
+        """Sign the next versions of whatever the changes touch, bottom of the chain included.
+
+        A role whose signatures are by keys that lose their right is signed again by the others.
+
+        Raises:
+            KeyUnavailable: Too few keys are at hand, unless this is done partly.
+        """
+        top = {role: keys for role, keys in changes.roles.items() if role in names.TOP_LEVEL}
+        below = {role: keys for role, keys in changes.roles.items() if role not in top}
+        if top or names.ROOT in changes.renewed:
+            root = _copy(self.root).payload(Root)
+            set_root_roles(root, top)
+            self._sign_root(root, signers, now)
         targets = self._targets(names.TARGETS)
-        key = signers.signer(role).public_key
-        _delegate(targets, role, names.ADVISORIES_PATHS, key)
-        delegations = targets.delegations
-        if delegations is not None and delegations.roles is not None:
-            first = {role: delegations.roles.pop(role)}
-            delegations.roles = first | delegations.roles
-        self._sign(names.TARGETS, targets, signers, now)
-        self._sign(role, Targets(), signers, now)
+        stale = names.TARGETS in changes.renewed or not self._fits(names.TARGETS)
+        retired = {role for role in self.delegated if self.retired(role)} if top else set()
+        retired = (retired | changes.retired) - set(below)
+        if below or retired or stale:
+            delegate(targets, below)
+            retire(targets, retired, self.role_keys(names.TARGETS))
+            self._sign(names.TARGETS, targets, signers, now)
+        for role in self.delegated:
+            self._apply_below(role, changes, signers, now)
+
+    def _apply_below(self, role: str, changes: Changes, signers: Signers, now: datetime) -> None:
+        wanted = {} if role in changes.retired else changes.targets.get(role)
+        if role == names.BUNDLE_ROLE:
+            return  # signed anew with every bundle
+        again = role not in self._roles or role in changes.renewed or not self._fits(role)
+        if wanted is not None or again:
+            before = self.targets_of(role)
+            self.set_targets(role, before if wanted is None else wanted, signers, now)
 
     def targets_of(self, role: str) -> dict[str, TargetFile]:
         """What a role signs for at present: path to target."""
@@ -209,16 +218,27 @@ class Repository:
         A key that is kept elsewhere is not asked for as long as its role still holds.
 
         Raises:
-            KeyUnavailable: A role has expired and its key is not at hand.
+            KeyUnavailable: A role has expired and its keys are not at hand.
         """
-        if self.root.expires <= now + RENEW_ROOT_BEFORE:
-            self._renew_root(signers, now)
+        if self.root.expires <= now + RENEW_ROOT_BEFORE and self._can_renew(
+            self.root, signers, now
+        ):
+            self._sign_root(_copy(self.root).payload(Root), signers, now)
         online = (names.TIMESTAMP, names.SNAPSHOT, names.BUNDLE_ROLE)
         for role in [role for role in self._roles if role not in online]:
             item = self._roles[role]
-            if item.expires > now + RENEW_BEFORE or _postponed(item, signers, now):
-                continue
-            self._sign(role, self._targets(role), signers, now)
+            if item.expires <= now + RENEW_BEFORE and self._can_renew(item, signers, now):
+                self._sign(role, self._targets(role), signers, now)
+
+    def _can_renew(self, item: Envelope, signers: Signers, now: datetime) -> bool:
+        """Whether its keys are at hand; if not, it has to wait for them, as long as it can."""
+        try:
+            self.require(item.role, signers)
+        except KeyUnavailable:
+            if item.expires > now:
+                return False
+            raise
+        return True
 
     def seal(self, signers: Signers, now: datetime) -> None:
         """Sign the next snapshot over all roles and the next timestamp over that."""
@@ -232,38 +252,103 @@ class Repository:
         meta = MetaFile.from_data(snapshot.version, snapshot.data, ["sha256"])
         self._sign(names.TIMESTAMP, Timestamp(snapshot_meta=meta), signers, now)
 
-    def _check_whole(self) -> None:
-        """Every root from 1, targets and the role of every namespace; the rest comes and goes."""
+    def _check_whole(self, *, whole: bool) -> None:
+        """Every root from 1, targets and, but in an excerpt, all delegated roles."""
         wanted = {names.TARGETS}
-        if names.TARGETS in self._roles:
-            wanted |= {names.publisher_role(namespace) for namespace in self.namespaces}
+        if names.TARGETS in self._roles and whole:
+            wanted |= set(self.delegated) - {names.BUNDLE_ROLE}
         chain = list(range(1, len(self._roots) + 1))
         if not chain or sorted(self._roots) != chain or not wanted <= set(self._roles):
             raise StoreDamaged(
                 "the publisher's folder lacks a metadata file", hint="Restore it from a backup"
             )
 
-    def _renew_root(self, signers: Signers, now: datetime) -> None:
-        if _postponed(self.root, signers, now):
-            return
-        self._sign_root(_copy(self.root).payload(Root), signers, now)
+    def missing(self, role: str) -> int:
+        """How many more signatures a role's newest version needs; 0 if it is complete."""
+        item = self.root if role == names.ROOT else self._roles[role]
+        counts = (
+            delegator.get_delegated_role(role).threshold
+            - len(set(item.signers) & set(delegator.get_delegated_role(role).keyids))
+            for delegator in self._delegators(role, item)
+        )
+        return max(0, *counts)
+
+    def check_signed(self) -> None:
+        """See that every role is signed as its delegator asks, the root chain from 1 on.
+
+        Raises:
+            BadSignature: A wrong, stray or missing signature.
+        """
+        for number in sorted(self._roots):
+            item = self._roots[number]
+            envelope.check_signatures(item, *self._delegators(names.ROOT, item))
+        for role in (names.TARGETS, *self.delegated):
+            if role in self._roles and role != names.BUNDLE_ROLE:
+                item = self._roles[role]
+                envelope.check_signatures(item, *self._delegators(role, item))
+
+    def _fits(self, role: str) -> bool:
+        """Whether a role's signatures still are what its delegator asks for."""
+        item = self._roles[role]
+        try:
+            envelope.check_signatures(item, *self._delegators(role, item))
+        except BadSignature:
+            return False
+        return True
+
+    def _delegators(self, role: str, item: Envelope) -> tuple[Root | Targets, ...]:
+        """Whom a role's signatures must satisfy."""
+        if role == names.ROOT:
+            own = item.payload(Root)
+            before = self._roots.get(item.version - 1)
+            return (own,) if before is None else (before.payload(Root), own)
+        if role in names.TOP_LEVEL:
+            return (self.root.payload(Root),)
+        return (self._roles[names.TARGETS].payload(Targets),)
+
+    def _at_hand(self, role: str, keyids: Collection[str], signers: Signers) -> Sequence[Signer]:
+        return signers.signers(names.TARGETS if self.retired(role) else role, keyids)
 
     def _sign_root(self, root: Root, signers: Signers, now: datetime) -> None:
-        item = _signed(names.ROOT, root, len(self._roots) + 1, signers, now)
+        version = len(self._roots) + 1
+        item = self._signed(names.ROOT, root, version, signers, now)
         self._roots[item.version] = item
 
     def _sign(
         self, role: str, signed: Targets | Snapshot | Timestamp, signers: Signers, now: datetime
     ) -> None:
         version = self._roles[role].version + 1 if role in self._roles else 1
-        self._roles[role] = _signed(role, signed, version, signers, now)
+        self._roles[role] = self._signed(role, signed, version, signers, now)
+
+    def _signed(
+        self,
+        role: str,
+        signed: Root | Targets | Snapshot | Timestamp,
+        version: int,
+        signers: Signers,
+        now: datetime,
+    ) -> Envelope:
+        signed.version = version
+        signed.expires = _moment(now) + lifetime(role)
+        metadata: Metadata[Any] = Metadata(signed)
+        delegators = self._delegators(role, Envelope(role, b"", metadata))
+        wanted = [delegator.get_delegated_role(role) for delegator in delegators]
+        keyids = tuple(dict.fromkeys(keyid for each in wanted for keyid in each.keyids))
+        for signer in self._at_hand(role, keyids, signers):
+            metadata.sign(signer, append=True)
+        for each in wanted if not self._partly else ():
+            found = metadata.signatures.keys() & set(each.keyids)
+            if len(found) < each.threshold:
+                raise _too_few(role, len(found), each.threshold, set(each.keyids) - found)
+        # Read back as the far side will read it: what fails there must not be published.
+        return envelope.read(role, metadata.to_bytes(), version=version)
 
     def _targets(self, role: str) -> Targets:
         """A copy to change; the original's bytes stay what was signed."""
         return _copy(self._roles[role]).payload(Targets)
 
     def _delegations(self) -> Delegations:
-        return self._targets(names.TARGETS).delegations or Delegations({}, {})
+        return self._roles[names.TARGETS].payload(Targets).delegations or Delegations({}, {})
 
 
 def model_target_file(
@@ -280,37 +365,14 @@ def _copy(item: Envelope) -> Envelope:
     return Envelope(item.role, item.data, Metadata.from_bytes(item.data))
 
 
-def _delegate(targets: Targets, role: str, paths: Sequence[str], key: Key) -> None:
-    if targets.delegations is None or targets.delegations.roles is None:
-        raise StoreDamaged("the publisher's targets metadata has no delegations")
-    targets.delegations.roles[role] = DelegatedRole(
-        role, [], threshold=1, terminating=True, paths=list(paths)
+def _moment(now: datetime) -> datetime:
+    return now.astimezone(UTC).replace(microsecond=0)
+
+
+def _too_few(role: str, found: int, threshold: int, absent: Collection[str]) -> KeyUnavailable:
+    others = ", ".join(keyid[:16] for keyid in sorted(absent)[:5])
+    return KeyUnavailable(
+        f"not enough keys of {role} are at hand",
+        why=f"{found} of {threshold} signatures can be made here; the other keys are {others}",
+        hint="Give them with --key, or have others sign: bundle sign request",
     )
-    targets.add_key(key, role)
-
-
-def _postponed(item: Envelope, signers: Signers, now: datetime) -> bool:
-    """Whether a role that should be renewed has to wait for its key, and still can."""
-    try:
-        signers.signer(item.role)
-    except KeyUnavailable:
-        if item.expires > now + TIMESTAMP_LIFETIME:
-            return True
-        raise
-    return False
-
-
-def _signed(
-    role: str,
-    signed: Root | Targets | Snapshot | Timestamp,
-    version: int,
-    signers: Signers,
-    now: datetime,
-) -> Envelope:
-    signed.version = version
-    lifetime = _LIFETIMES.get(role, PUBLISHER_LIFETIME)
-    signed.expires = now.astimezone(UTC).replace(microsecond=0) + lifetime
-    metadata: Metadata[Any] = Metadata(signed)
-    metadata.sign(signers.signer(role))
-    # Read back as the far side will read it: what fails there must not be published.
-    return envelope.read(role, metadata.to_bytes(), version=version)

@@ -19,7 +19,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
 from typing import Final
@@ -46,12 +46,16 @@ class Generation:
         sequence: How many bundles were signed for.
         files: Metadata file name to bytes.
         withdrawn: The list of what is withdrawn, as it was signed; None before the first.
+        first_keys: Role to the id of the key in its ``<role>.pem``, as far as that is known.
+        key_names: Key id to what people call the key.
     """
 
     name: str
     sequence: int
     files: Mapping[str, bytes]
     withdrawn: bytes | None = None
+    first_keys: Mapping[str, str] = field(default_factory=dict)
+    key_names: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 < len(self.name) <= 255 or not self.name.isprintable():
@@ -152,7 +156,8 @@ class Workspace:
         if not isinstance(sequence, int) or sequence < 0:
             raise StoreDamaged(f"{folder / _STATE} has no sequence")
         withdrawn = files.pop(_WITHDRAWN, None)
-        return Generation(name, sequence, files, withdrawn)
+        first, key_names = (_texts(state, field, folder) for field in ("firstKeys", "keyNames"))
+        return Generation(name, sequence, files, withdrawn, first, key_names)
 
     def commit(self, generation: Generation) -> None:
         """Make a generation the current one; durable when this returns.
@@ -200,7 +205,13 @@ class Workspace:
 
 
 def _write_generation(folder: Path, generation: Generation) -> None:
-    state = {"schemaVersion": 1, "name": generation.name, "sequence": generation.sequence}
+    state = {
+        "schemaVersion": 1,
+        "name": generation.name,
+        "sequence": generation.sequence,
+        "firstKeys": dict(generation.first_keys),
+        "keyNames": dict(generation.key_names),
+    }
     folder.mkdir(mode=0o700)
     files = {**generation.files, _STATE: strictjson.dumps(state)}
     if generation.withdrawn is not None:
@@ -211,6 +222,14 @@ def _write_generation(folder: Path, generation: Generation) -> None:
             file.flush()
             os.fsync(file.fileno())
     sync_folder(folder)
+
+
+def _texts(state: Mapping[str, object], name: str, folder: Path) -> dict[str, str]:
+    """An object of strings; folders of early releases have none."""
+    found = state.get(name, {})
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise StoreDamaged(f"{folder / _STATE} has no {name} that could be read")
+    return dict(found)
 
 
 def _read(path: Path) -> bytes:

@@ -108,7 +108,7 @@ def test_members_in_order(publisher: Publisher) -> None:
         "1.root.json",
         "timestamp.json",
         "1.snapshot.json",
-        "3.targets.json",
+        "1.targets.json",
         "1.advisories.json",
         "1.bundle.json",
         "2.publisher-library.json",
@@ -252,7 +252,7 @@ def test_only_the_owner_may_look_in(publisher: Publisher) -> None:
     assert publisher.folder.stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("name", ["publisher.json", "3.targets.json", "1.root.json"])
+@pytest.mark.parametrize("name", ["publisher.json", "1.targets.json", "1.root.json"])
 def test_damaged_folder_says_so(publisher: Publisher, name: str) -> None:
     path = publisher.folder / "metadata" / "0000000001" / name
     path.write_bytes(path.read_bytes()[:-1])
@@ -266,8 +266,8 @@ def test_damaged_folder_says_so(publisher: Publisher, name: str) -> None:
 def test_foreign_metadata_in_the_folder_is_not_published(
     publisher: Publisher, tmp_path: Path
 ) -> None:
-    foreign = init(tmp_path / "other").folder / "metadata" / "0000000001" / "3.targets.json"
-    ours = publisher.folder / "metadata" / "0000000001" / "3.targets.json"
+    foreign = init(tmp_path / "other").folder / "metadata" / "0000000001" / "1.targets.json"
+    ours = publisher.folder / "metadata" / "0000000001" / "1.targets.json"
     ours.write_bytes(foreign.read_bytes())
     before = tree(publisher.folder)
     with pytest.raises((TrustError, MalformedDocument)):
@@ -305,8 +305,10 @@ def test_offline_keys_are_asked_for_only_when_needed(publisher: Publisher) -> No
         (publisher.folder / "keys" / f"{role}.pem").rename(publisher.folder.parent / f"{role}.pem")
     publish(publisher, model())
     publish(publisher, now=NOW + timedelta(days=400))
+    late = publish(publisher, now=NOW + timedelta(days=2 * 365 - 100))
+    assert late.expires == NOW + timedelta(days=2 * 365)  # they cut the bundle short
     with pytest.raises(KeyUnavailable, match="targets"):
-        publish(publisher, now=NOW + timedelta(days=2 * 365 - 100))
+        publish(publisher, now=NOW + timedelta(days=2 * 365))
     (publisher.folder.parent / "targets.pem").rename(publisher.folder / "keys" / "targets.pem")
     signed = publish(publisher, now=NOW + timedelta(days=2 * 365 - 100))
     assert signed.versions["root"] == 1

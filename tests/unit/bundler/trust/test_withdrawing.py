@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bundler.trust import keys, names
+from bundler.trust import publisher as publisher_module
 from bundler.trust.publisher import Publisher, TrustMetadata
 from bundler.trust.repository import Repository
 from bundler.trust.verifier import pin_root, verify_bundle_trust
@@ -39,10 +40,9 @@ def publisher(tmp_path: Path) -> Publisher:
 def early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publisher:
     """A folder as releases made it that knew no withdrawals."""
     with monkeypatch.context() as patch:
-        patch.setattr(Repository, "add_advisories", lambda *_: None)
-        publisher = init(tmp_path / "early")
-    (publisher.folder / "keys" / "advisories.pem").unlink()
-    return publisher
+        roles = [role for role in publisher_module._ROLES if role != "advisories"]
+        patch.setattr(publisher_module, "_ROLES", roles)
+        return init(tmp_path / "early")
 
 
 def site(publisher: Publisher) -> TrustState:
