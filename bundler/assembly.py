@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from bundler.archive.codec import Encoding, decode_piece
+from bundler.archive.codec import Encoding
+from bundler.archive.pieces import Segment, decode_run, default_workers
 from bundler.archive.reader import BlobStream
-from bundler.contents import DELTA, IDENTITY, Entry, Part
+from bundler.contents import DELTA, IDENTITY, PIECEWISE, Entry, Part
 from bundler.journal import Journal
 from bundler.rebuilding import Bases, rebuild_entry
+from bundler.rolling import Rolling, Tee
 from registry import linuxio
 from registry.pipeline import hash_through
 from registry.staging import StagingArea
@@ -24,6 +26,9 @@ from registry.verify import storage_errors
 from schemas import limits
 from schemas.errors import ContentError, ContentMismatch
 from schemas.render import Meter
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 
 class Assembly:
@@ -39,17 +44,16 @@ class Assembly:
         self._area = area
         self._journal = journal
         self._bases = bases
+        self._rolling: Rolling | None = None
 
     def done(self, entry: Entry) -> bool:
         """Whether the blob waits in the area, verified."""
         return entry.digest in self._area.digests
 
-    def missing(self, entry: Entry) -> list[int]:
-        """Numbers of the segments that have not come yet."""
-        if self.done(entry):
-            return []
-        have = self._journal.segments(entry.digest)
-        return [number for number in range(len(entry.parts)) if number not in have]
+    def complete(self, entry: Entry) -> bool:
+        """Whether all of a blob's segments have come."""
+        have, count = self._journal.segments(entry.digest), len(entry.parts)
+        return self.done(entry) or (len(have) >= count and set(range(count)) <= have)
 
     def lacks(self, part: Part) -> bool:
         """Whether any of a part's segments has not come yet."""
@@ -67,7 +71,7 @@ class Assembly:
                 begun = self._grows_in(entry).is_file()
             if not begun:
                 self._journal.forget(entry.digest)
-            elif not self.missing(entry):
+            elif self.complete(entry):
                 with suppress(ContentError):
                     self._finish(entry)
 
@@ -92,7 +96,7 @@ class Assembly:
             self._take_front(entry, stream, progress)
         else:
             self._take_segments(part, stream, progress)
-            if not self.missing(entry):
+            if self.complete(entry):
                 self._finish(entry)
 
     def _take_front(self, entry: Entry, stream: BlobStream, progress: Meter) -> None:
@@ -118,50 +122,110 @@ class Assembly:
             self._accept(entry, fd, came + front, found)
 
     def _take_segments(self, part: Part, stream: BlobStream, progress: Meter) -> None:
+        with self._part_file(part.entry) as fd:
+            if part.entry.encoding in PIECEWISE:
+                self._take_pieces(part, stream, progress, fd)
+            else:
+                self._take_raw(part, stream, progress, fd)
+
+    def _take_raw(self, part: Part, stream: BlobStream, progress: Meter, fd: int) -> None:
+        """Segments that are put into their place as they come."""
         entry = part.entry
         have = self._journal.segments(entry.digest)
-        with self._part_file(entry) as fd:
-            for number in range(part.first, part.first + part.count):
-                size = entry.parts[number].size
-                if number in have:
-                    stream.skip(size)
-                else:
-                    self._take_segment(entry, number, stream, fd)
-                progress.advance(size)
+        offset = _offset(part)
+        for number, segment in enumerate(part.segments, part.first):
+            if number in have:
+                stream.skip(segment.size)
+                progress.advance(segment.size)
+            else:
+                rolling = self._follow(entry, number)
+                source = stream if rolling is None else Tee(stream, rolling.feed)
+                os.lseek(fd, offset, os.SEEK_SET)
+                _, found = hash_through(
+                    source,
+                    segment.size,
+                    segment.digest.algorithm,
+                    sink_fd=fd,
+                    progress=progress.advance,
+                )
+                compare_segment(entry, number, found)
+                os.fdatasync(fd)
+                self._journal.segments_done(entry.digest, [number])
+                if rolling is not None:
+                    rolling.done(number)
+            offset += segment.size
 
-    def _take_segment(self, entry: Entry, number: int, stream: BlobStream, fd: int) -> None:
-        segment = entry.parts[number]
-        if entry.encoding in (IDENTITY, DELTA):
-            os.lseek(fd, sum(s.size for s in entry.parts[:number]), os.SEEK_SET)
-            _, found = hash_through(stream, segment.size, segment.digest.algorithm, sink_fd=fd)
-            compare_segment(entry, number, found)
-        else:
-            stored = stream.read_exactly(segment.size)
-            hasher = segment.digest.hasher()
-            hasher.update(stored)
-            compare_segment(entry, number, hasher.hexdigest())
-            offset, size = entry.raw_range(number)
-            _write_at(fd, decode_piece(Encoding(entry.encoding), stored, size), offset)
-        os.fdatasync(fd)
-        self._journal.segment_done(entry.digest, number)
+    def _take_pieces(self, part: Part, stream: BlobStream, progress: Meter, fd: int) -> None:
+        """Encoded segments: read here, decoded on all cores, written here in their order."""
+        entry = part.entry
+        have = self._journal.segments(entry.digest)
+        lacking = [n for n in range(part.first, part.first + part.count) if n not in have]
+
+        def stored() -> Iterator[tuple[bytes, Segment, int]]:
+            wanted = set(lacking)
+            for number, segment in enumerate(part.segments, part.first):
+                if number in wanted:
+                    yield stream.read_exactly(segment.size), segment, entry.raw_range(number)[1]
+                else:
+                    stream.skip(segment.size)
+                progress.advance(segment.size)
+
+        batch = _Batch(fd, entry, self._journal)
+        decoded = decode_run(stored(), Encoding(entry.encoding))
+        try:
+            with closing(decoded):
+                for number, raw in zip(lacking, decoded, strict=True):
+                    rolling = self._follow(entry, number)
+                    _write_at(fd, raw, entry.raw_range(number)[0])
+                    if rolling is not None:
+                        rolling.feed(raw)
+                        rolling.done(number)
+                    batch.add(number, len(raw))
+        finally:
+            batch.sync()
+
+    def _follow(self, entry: Entry, number: int) -> Rolling | None:
+        """The hash of the whole blob, as long as its segments come in order, from the first one."""
+        if number == 0 and entry.encoding != DELTA:
+            self._rolling = Rolling(entry)
+        rolling = self._rolling
+        return rolling if rolling is not None and rolling.expects(entry, number) else None
 
     def _finish(self, entry: Entry) -> None:
         """All segments are there: see that they make the blob."""
         if entry.encoding == DELTA:
             self._rebuild(entry)
             return
-        with self._part_file(entry) as fd, os.fdopen(os.dup(fd), "rb", buffering=0) as file:
-            file.seek(0)
-            came, found = hash_through(file, entry.size, entry.digest.algorithm)
-            self._accept(entry, fd, came, found)
+        rolling, self._rolling = self._rolling, None
+        with self._part_file(entry) as fd:
+            if rolling is not None and rolling.complete(entry):
+                self._accept(entry, fd, entry.size, rolling.hexdigest())
+                return
+            with os.fdopen(os.dup(fd), "rb", buffering=0) as file:
+                file.seek(0)
+                came, found = hash_through(file, entry.size, entry.digest.algorithm)
+                self._accept(entry, fd, came, found)
 
     def _rebuild(self, entry: Entry) -> None:
-        """Turn a delta's stored bytes and its bases into the blob."""
+        """Turn a delta's stored bytes and its bases into the blob.
+
+        Both together never take more than the blob and a segment: what of the stored bytes has
+        become a part of the blob is given back. An interrupted rebuilding goes on from there.
+        """
         stored = self._stored_path(entry)
-        with self._open(self._area.part(entry.digest), entry.size) as fd:
+        recipe = entry.parts[0].size
+        # Nothing is reserved for the blob: it gets the room that its literals give back.
+        with self._open(self._area.part(entry.digest), 0) as fd, self._open(stored, 0) as raw:
+
+            def durable(done: int, used: int) -> None:
+                os.fdatasync(fd)
+                self._journal.front_done(entry.digest, done)
+                linuxio.give_back(raw, recipe, used - recipe)
+
             try:
-                with stored.open("rb") as file:
-                    rebuild_entry(entry, file, self._bases, fd)
+                with os.fdopen(os.dup(raw), "rb", buffering=0) as file:
+                    front = min(self._journal.front(entry.digest), os.fstat(fd).st_size)
+                    rebuild_entry(entry, file, self._bases, fd, front=front, durable=durable)
             except ContentError:
                 self._start_anew(entry)
                 raise
@@ -216,8 +280,45 @@ class Assembly:
                 os.close(fd)
 
 
-def _hash_range(file: BinaryIO, size: int, hasher: object) -> None:
-    came, _ = hash_through(file, size, "", seed=hasher)  # type: ignore[arg-type]
+class _Batch:
+    """Pieces that are written and not yet synced: no more than an interruption may cost.
+
+    Those that are being decoded meanwhile count too.
+    """
+
+    _MOST = limits.SEGMENT_BYTES - (default_workers() + 1) * limits.PIECE_BYTES
+
+    def __init__(self, fd: int, entry: Entry, journal: Journal) -> None:
+        self._fd = fd
+        self._entry = entry
+        self._journal = journal
+        self._numbers: list[int] = []
+        self._bytes = 0
+
+    def add(self, number: int, size: int) -> None:
+        """Note a piece that is in its place."""
+        self._numbers.append(number)
+        self._bytes += size
+        if self._bytes >= self._MOST:
+            self.sync()
+
+    def sync(self) -> None:
+        """Make all of them durable, then say so."""
+        numbers, self._numbers, self._bytes = self._numbers, [], 0
+        if numbers:
+            os.fdatasync(self._fd)
+            self._journal.segments_done(self._entry.digest, numbers)
+
+
+def _offset(part: Part) -> int:
+    """Where the bytes of a part begin that are stored as they are."""
+    if part.entry.encoding == IDENTITY:
+        return part.entry.raw_range(part.first)[0]
+    return sum(segment.size for segment in part.entry.parts[: part.first])
+
+
+def _hash_range(file: BinaryIO, size: int, hasher: _Hash) -> None:
+    came, _ = hash_through(file, size, "", seed=hasher)
     if came != size:
         raise ContentMismatch("the staged front of a blob is shorter than its journal says")
 
@@ -227,7 +328,7 @@ def lacks(part: Part, area: StagingArea, journal: Journal) -> bool:
     if part.entry.digest in area.digests:
         return False
     numbers = range(part.first, part.first + part.count)
-    return not journal.segments(part.entry.digest).issuperset(numbers)
+    return not set(numbers) <= journal.segments(part.entry.digest)
 
 
 def compare_segment(entry: Entry, number: int, found: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bundler.archive import layout
 from bundler.archive.codec import stored_limit
-from bundler.archive.pieces import Segment
+from bundler.archive.pieces import Segment, check_algorithm
 from bundler.archive.recipe import RECIPE_BYTES
 from registry.digest import Digest
 from registry.oci import Descriptor, Manifest
@@ -22,7 +22,6 @@ from schemas.errors import MalformedDocument
 
 IDENTITY: Final = "identity"
 DELTA: Final = "delta"
-_ALGORITHM: Final = "sha256"
 # Encodings that cut a blob into raw pieces and store each as one independent segment.
 PIECEWISE: Final = ("zstd", "zstd-planes2", "zstd-planes4")
 _SUFFIX: Final = {"zstd": "zst", "zstd-planes2": "zp2", "zstd-planes4": "zp4", DELTA: "delta"}
@@ -53,12 +52,8 @@ class Entry:
         largest = limits.PIECE_BYTES if self.encoding in PIECEWISE else limits.SEGMENT_BYTES
         if not 1 <= self.piece <= largest:
             raise MalformedDocument(f"blob {self.digest.short} has pieces of {self.piece} bytes")
-        # Longer digests do not fit into a member's name; nobody needs them here.
-        if self.digest.algorithm != _ALGORITHM:
-            raise MalformedDocument(
-                f"blob {self.digest.short} has a digest of an unusual kind",
-                why=f"{self.digest.algorithm} where bundles use {_ALGORITHM}",
-            )
+        for digest in (self.digest, *self.bases):
+            check_algorithm(digest)
         if not 0 < self.size <= limits.BLOB_BYTES:
             raise MalformedDocument(
                 f"blob {self.digest.short} cannot be that large",

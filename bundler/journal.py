@@ -16,6 +16,9 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -39,15 +42,25 @@ class Journal:
         self._segments: defaultdict[str, set[int]] = defaultdict(set)
         self._fronts: defaultdict[str, int] = defaultdict(int)
 
+    @classmethod
+    def looked_at(cls, path: Path) -> Self:
+        """As it is on the disk, for somebody who only looks; empty where there is none."""
+        journal = cls(path)
+        with (
+            storage_errors("cannot read an import's journal"),
+            suppress(FileNotFoundError),
+            path.open("rb") as file,
+        ):
+            journal._load(file.read(_MAX_BYTES))
+        return journal
+
     def __enter__(self) -> Self:
         with storage_errors("cannot open the import's journal"):
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._fd = os.open(self._path, flags, 0o600)
             with os.fdopen(os.dup(self._fd), "rb") as file:
                 text = file.read(_MAX_BYTES)
-        for line in text.split(b"\n"):
-            if match := _LINE.fullmatch(line):  # a torn last line says nothing
-                self._note(match[1].decode(), bool(match[2]), int(match[3]))
+        self._load(text)
         if text and not text.endswith(b"\n"):
             self._append("\n")
         return self
@@ -55,18 +68,21 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
 
-    def segments(self, digest: Digest) -> frozenset[int]:
-        """Numbers of the segments that are in their place."""
-        return frozenset(self._segments[digest.hex])
+    def segments(self, digest: Digest) -> AbstractSet[int]:
+        """Numbers of the segments that are in their place; a live view."""
+        return self._segments[digest.hex]
 
     def front(self, digest: Digest) -> int:
         """Bytes of the blob's front that are in their place."""
         return self._fronts[digest.hex]
 
-    def segment_done(self, digest: Digest, number: int) -> None:
-        """Record a segment whose bytes are synced."""
-        self._note(digest.hex, False, number)
-        self._append(f"{digest.hex} {number}\n")
+    def segments_done(self, digest: Digest, numbers: Iterable[int]) -> None:
+        """Record segments whose bytes are synced."""
+        lines = []
+        for number in numbers:
+            self._note(digest.hex, False, number)
+            lines.append(f"{digest.hex} {number}\n")
+        self._append("".join(lines))
 
     def front_done(self, digest: Digest, count: int) -> None:
         """Record a front whose bytes are synced."""
@@ -83,6 +99,11 @@ class Journal:
         with storage_errors("cannot write the import's journal"):
             os.ftruncate(self._fd, 0)
         self._append("".join(lines))
+
+    def _load(self, text: bytes) -> None:
+        for line in text.split(b"\n"):
+            if match := _LINE.fullmatch(line):  # a torn last line says nothing
+                self._note(match[1].decode(), bool(match[2]), int(match[3]))
 
     def _note(self, digest: str, front: bool, number: int) -> None:  # noqa: FBT001
         if front:

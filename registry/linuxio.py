@@ -1,7 +1,7 @@
-"""Two Linux calls that the standard library lacks: ``fallocate`` and ``sync_file_range``.
+"""Linux calls that the standard library lacks: ``fallocate`` and ``sync_file_range``.
 
 ``os.posix_fallocate`` will not do: where a file system cannot preallocate, glibc emulates it by
-writing into every block, which doubles the work. Both calls here are hints on such systems.
+writing into every block, which doubles the work. All calls here are hints on such systems.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cache
 from typing import Final
 
 _SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h: start writing dirty pages out, do not wait
+_KEEP_SIZE_PUNCH_HOLE: Final = 0x01 | 0x02  # linux/falloc.h
 _NO_PREALLOCATION: Final = frozenset(
     {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ESPIPE}
 )
@@ -36,6 +37,16 @@ def preallocate(fd: int, size: int) -> None:
         code = ctypes.get_errno()
         if code not in _NO_PREALLOCATION:
             raise OSError(code, os.strerror(code))
+
+
+def give_back(fd: int, offset: int, length: int) -> None:
+    """Free the room of a range that nobody will read again; it reads as zeros from now on.
+
+    Only a hint: where the file system cannot do it, the room stays taken.
+    """
+    call = getattr(_libc(), "fallocate", None)
+    if call is not None and length > 0:
+        call(fd, _KEEP_SIZE_PUNCH_HOLE, ctypes.c_int64(offset), ctypes.c_int64(length))
 
 
 def start_writeback(fd: int, offset: int, length: int) -> None:

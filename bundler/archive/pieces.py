@@ -27,7 +27,7 @@ from registry.digest import Digest
 from registry.pipeline import Readable, read_some
 from registry.verify import Writable
 from schemas import limits
-from schemas.errors import ContentMismatch, MalformedArchive
+from schemas.errors import ContentMismatch, MalformedArchive, MalformedDocument
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -55,6 +55,20 @@ class Segment:
     def __post_init__(self) -> None:
         if self.size <= 0:
             raise ValueError("a segment has at least one byte")
+        check_algorithm(self.digest)
+
+
+def check_algorithm(digest: Digest) -> None:
+    """See that a digest of a bundle is SHA-256; others do not fit into a member's name.
+
+    Raises:
+        MalformedDocument: It is of another kind.
+    """
+    if digest.algorithm != "sha256":
+        raise MalformedDocument(
+            f"digest {digest.short} is of an unusual kind",
+            why=f"{digest.algorithm} where bundles use sha256",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +173,35 @@ def decode_pieces(
         MalformedArchive: The segments cannot be this blob's, or one is no proper frame.
     """
     check_segments(segments, size)
+    items = zip(stored, segments, piece_sizes(size), strict=True)
+    return decode_run(items, encoding, workers=workers)
 
-    return _decoded(stored, segments, size, encoding, workers or default_workers())
+
+def decode_run(
+    items: Iterable[tuple[bytes | bytearray, Segment, int]],
+    encoding: Encoding,
+    *,
+    workers: int | None = None,
+) -> Generator[bytes | bytearray]:
+    """As :func:`decode_pieces`, of any segments of a blob.
+
+    Args:
+        items: Stored bytes, what they must be, and the piece's raw size; read in the calling
+            thread as room comes free.
+        encoding: See `decode_pieces`.
+        workers: See `decode_pieces`.
+    """
+
+    def decode(item: tuple[bytes | bytearray, Segment, int]) -> bytes | bytearray:
+        into = spare.take(item[2]) if encoding.planes > 1 else None
+        return decode_segment(encoding, *item, into)
+
+    spare = _Spare()
+    with closing(_in_order(decode, items, workers or default_workers())) as pieces:
+        for raw in pieces:
+            yield raw
+            if encoding.planes > 1 and isinstance(raw, bytearray):
+                spare.give(raw)
 
 
 def decode_stream(
@@ -280,26 +321,6 @@ class _Spare:
         """Hand back what `take` gave."""
         if len(memory) == limits.PIECE_BYTES:
             self._free.append(memory)
-
-
-def _decoded(
-    stored: Iterable[bytes | bytearray],
-    segments: Sequence[Segment],
-    size: int,
-    encoding: Encoding,
-    workers: int,
-) -> Generator[bytes | bytearray]:
-    def decode(item: tuple[bytes | bytearray, Segment, int]) -> bytes | bytearray:
-        into = spare.take(item[2]) if encoding.planes > 1 else None
-        return decode_segment(encoding, *item, into)
-
-    spare = _Spare()
-    items = zip(stored, segments, piece_sizes(size), strict=True)
-    with closing(_in_order(decode, items, workers)) as pieces:
-        for raw in pieces:
-            yield raw
-            if encoding.planes > 1 and isinstance(raw, bytearray):
-                spare.give(raw)
 
 
 def _fill(source: Readable, buffer: bytearray) -> bytearray:
