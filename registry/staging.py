@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -140,9 +140,9 @@ class StagingArea:
         return self._folder
 
     @property
-    def digests(self) -> frozenset[Digest]:
-        """Of the blobs that wait here, verified or claimed."""
-        return frozenset(self._waiting)
+    def digests(self) -> Set[Digest]:
+        """Of the blobs that wait here, verified or claimed; grows with the area."""
+        return self._waiting  # no copy: it is asked for every blob of an import
 
     @property
     def bytes_added(self) -> int:
