@@ -220,7 +220,8 @@ def import_bundle(
             gate.second({model.bundled.reference: model.facts for model in models})
         trust, before = trusted.trust, trusted.trusted_before
         verified = Verified(trusted.descriptor, models, trust, before, gate.overrides)
-        waiting = tuple(str(model.reference) for model in wanted if model not in complete)
+        here = {model.reference for model in complete}
+        waiting = tuple(str(m.reference) for m in wanted if m.reference not in here)
         if gate.requesting:
             return Imported(verified, {}, waiting, gate.request(store, trust.reference_time))
         keep = bool(trusted.descriptor.volumes)
