@@ -206,6 +206,7 @@ class BundleDescriptor:
 
 def _check_entries(descriptor: BundleDescriptor) -> None:
     """What the schema cannot say of one entry."""
+    manifests = {model.manifest.digest for model in descriptor.models}
     try:
         parse_rfc3339(descriptor.issued_at)
     except ValueError as error:
@@ -217,6 +218,8 @@ def _check_entries(descriptor: BundleDescriptor) -> None:
                     f"{model.reference} is no image manifest", why=each.media_type
                 )
         _refuse_twins("referrer", [str(each.digest) for each in model.referrers])
+        if not manifests.isdisjoint(each.digest for each in model.referrers):
+            raise MalformedDocument(f"{model.reference} refers to a model")
         if model.reference.host is not None or model.reference.digest is not None:
             raise MalformedDocument(
                 f"the bundle names a model {model.reference}", why="with a host or a digest"

@@ -138,7 +138,7 @@ def read_contents(front: Front, volumes: Volumes) -> Contents:
     """What lies behind the descriptor, as far as the large blobs; as :func:`inspect_bundle`."""
     descriptor = BundleDescriptor.from_bytes(front.descriptor_bytes)
     configs = Configs(descriptor)
-    body = read_body(front.reader, descriptor, configs.take, lambda _: None)
+    body = read_body(front.reader, descriptor, configs.take, lambda _: None, beside=lambda _: None)
     return describe(descriptor, body, configs, volumes)
 
 
@@ -260,7 +260,7 @@ def look_into(
             doubt = f"{error.what}: {error.why}" if error.why else error.what
             return Looked(read_contents(front, volumes), None, doubt)
         configs = Configs(trusted.descriptor)
-        head = trusted.read_rest(configs.take)
+        head = trusted.read_rest(configs.take, beside=lambda _: None)
         contents = describe(trusted.descriptor, head, configs, volumes)
         return Looked(contents, trusted.trust.new_state.anchor)
 

@@ -50,8 +50,8 @@ class Checker:
                 layer = artifacts.check(manifest, model.manifest)
                 self._waiting.setdefault(layer.digest, []).append((model, manifest))
 
-    def take(self, data: bytes) -> None:
-        """Check one config or layer, compared with its digest already.
+    def checked(self, data: bytes) -> bytes:
+        """Check one config or layer, compared with its digest already; returns it.
 
         Raises:
             MalformedDocument: It is not what it should be.
@@ -64,6 +64,7 @@ class Checker:
                 bom.check_model_bom(data, digest, self._manifests[digest])
             else:
                 self._check_signature(model, manifest, data)
+        return data
 
     def _check_signature(self, model: BundledModel, manifest: Manifest, data: bytes) -> None:
         signed = sigstore.read(data)

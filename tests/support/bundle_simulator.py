@@ -176,6 +176,23 @@ def describe(media_type: str, data: bytes, **annotations: str) -> dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Artifact:
+    """Something that refers to a model.
+
+    Attributes:
+        data: Its manifest.
+        described: The descriptor of that, as the model's entry has it.
+        document: The manifest, parsed.
+        blobs: Config and layer.
+    """
+
+    data: bytes
+    described: dict[str, Any]
+    document: dict[str, Any]
+    blobs: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
 class Forgery:
     """A model whose documents are edited before they are signed.
 
@@ -189,6 +206,7 @@ class Forgery:
         entry: Edits the model's entry in the descriptor.
         custom: Edits what the publisher's role signs beside the manifest's hash.
         role: Who signs.
+        referrers: Make what refers to it, out of the model and its manifest's bytes.
     """
 
     name: str = "library/tiny:1"
@@ -200,6 +218,7 @@ class Forgery:
     entry: Edit = untouched
     custom: Edit = untouched
     role: str = ""
+    referrers: Sequence[Callable[[Forgery, bytes], Artifact]] = ()
 
     @property
     def target(self) -> str:
@@ -265,7 +284,10 @@ def forge(
         data = model.manifest_bytes(dump(document))
         for blob in (data, model.config_bytes(), model.weights):
             known[digest(blob)] = blob
-        manifests.append((model, document, data))
+        attached = [make(model, data) for make in model.referrers]
+        for artifact in attached:
+            known |= {digest(blob): blob for blob in (artifact.data, *artifact.blobs)}
+        manifests.append((model, document, data, attached))
         _sign(simulator, model, document, data)
     table = _descriptor(simulator, manifests, sequence)
     descriptor(table)
@@ -298,21 +320,28 @@ def _sign(simulator: Simulator, model: Forgery, document: dict[str, Any], data: 
 
 
 def _descriptor(
-    simulator: Simulator, manifests: Sequence[tuple[Forgery, dict[str, Any], bytes]], sequence: int
+    simulator: Simulator,
+    manifests: Sequence[tuple[Forgery, dict[str, Any], bytes, list[Artifact]]],
+    sequence: int,
 ) -> dict[str, Any]:
     entries: list[dict[str, Any]] = []
-    for model, _, data in manifests:
+    for model, _, data, attached in manifests:
         entry: dict[str, Any] = {
             "name": model.name,
             "target": model.target,
             "manifest": describe(MANIFEST, data),
         }
+        if attached:
+            entry["referrers"] = [artifact.described for artifact in attached]
         model.entry(entry)
         entries.append(entry)
-    documents = [document for _, document, _ in manifests]
+    documents = [document for _, document, _, _ in manifests]
+    artifacts = [artifact for *_, attached in manifests for artifact in attached]
     order = [
         *(entry["manifest"] for entry in entries),
+        *(artifact.described for artifact in artifacts),
         *(document["config"] for document in documents if "config" in document),
+        *(blob for a in artifacts for blob in (a.document["config"], *a.document["layers"])),
         *(layer for document in documents for layer in document.get("layers", ())),
     ]
     contents = {
