@@ -6,6 +6,7 @@ Everything here is a pure function of documents.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -20,16 +21,17 @@ from schemas.errors import MalformedArchive, MalformedDocument, OutsideClosure
 FROM_PUBLISHER: Final = "Get the bundle again from its publisher"
 _PATH_CHARS: Final = 255
 _FILE_NAMES: Final = (oci.FILEPATH, oci.TITLE)
+_WEIGHT_KIND: Final = "application/vnd.cncf.model.weight.v1."
 
 
-def check_model(manifest: Manifest) -> Descriptor:
-    """See that a manifest is a model as ModelPack has it, with one weight file.
+def check_model(manifest: Manifest) -> tuple[Descriptor, ...]:
+    """See that a manifest is a model as ModelPack has it, with weight files that can be checked.
 
     Returns:
-        The weight layer.
+        The weight layers.
 
     Raises:
-        MalformedDocument: It is something else, or has a file name that could lead a tool astray
+        MalformedDocument: It is something else, or has file names that could lead a tool astray
             which unpacks the model elsewhere.
     """
     if manifest.artifact_type != oci.MODEL_ARTIFACT:
@@ -42,13 +44,37 @@ def check_model(manifest: Manifest) -> Descriptor:
         for name in (layer.annotations.get(key) for key in _FILE_NAMES):
             if name is not None and not is_plain_path(name):
                 raise MalformedDocument("a layer has an unsafe file name", why=repr(name[:120]))
-    weights = [layer for layer in manifest.layers if layer.media_type == oci.WEIGHT_RAW]
-    if len(weights) != 1:
-        raise MalformedDocument(
-            "a model of the bundle cannot be served",
-            why=f"it has {len(weights)} weight files where one is supported",
-        )
-    return weights[0]
+        if layer.media_type.startswith(_WEIGHT_KIND) and layer.media_type != oci.WEIGHT_RAW:
+            raise MalformedDocument(
+                "a model of the bundle has weights that cannot be checked", why=layer.media_type
+            )
+    check_file_names([layer.annotations.get(oci.FILEPATH) for layer in manifest.layers])
+    weights = tuple(layer for layer in manifest.layers if layer.media_type == oci.WEIGHT_RAW)
+    if not weights:
+        raise MalformedDocument("a model of the bundle has no weight files")
+    return weights
+
+
+def check_file_names(names: Sequence[str | None]) -> None:
+    """See that the files of one model can lie in one folder, whatever system that is on.
+
+    Args:
+        names: Paths in that folder; a nameless file is nobody's business, unless there are others.
+
+    Raises:
+        MalformedDocument: Two have one name but for its case, or one is the folder of another.
+    """
+    if len(names) > 1 and None in names:
+        raise MalformedDocument("a file of a model has no name")
+    folded = [name.casefold() for name in names if name is not None]
+    folders = {
+        "/".join(parts[:depth])
+        for parts in (name.split("/") for name in folded)
+        for depth in range(1, len(parts))
+    }
+    twice = [name for name, count in Counter(folded).items() if count > 1 or name in folders]
+    if twice:
+        raise MalformedDocument("two files of a model have one name", why=repr(twice[0][:120]))
 
 
 def is_plain_path(text: str) -> bool:
@@ -58,47 +84,62 @@ def is_plain_path(text: str) -> bool:
     return not any(part in ("", ".", "..") for part in text.split("/"))
 
 
-def check_uses(manifests: Mapping[Digest, Manifest]) -> frozenset[Digest]:
+def check_uses(
+    manifests: Mapping[Digest, Manifest], referrers: Mapping[Digest, Manifest] | None = None
+) -> frozenset[Digest]:
     """See that no blob is used as two of manifest, config and layer: each is checked as one kind.
 
+    What belongs to referrers is of kinds of its own.
+
     Returns:
-        The configs.
+        The models' configs.
 
     Raises:
         MalformedDocument: One is.
     """
+    others = referrers or {}
     configs = frozenset(manifest.config.digest for manifest in manifests.values())
-    layers = {layer.digest for manifest in manifests.values() for layer in manifest.layers}
-    twice = (configs & manifests.keys()) | (layers & manifests.keys()) | (layers & configs)
-    if twice:
-        raise MalformedDocument(
-            f"blob {min(twice).short} is used as two kinds of blob",
-            why="only one of manifest, config and layer can be checked",
-        )
+    layers = frozenset(layer.digest for item in manifests.values() for layer in item.layers)
+    beside = frozenset(blob.digest for item in others.values() for blob in item.blobs)
+    seen: set[Digest] = set()
+    for kind in (frozenset(manifests), frozenset(others), configs, beside, layers):
+        if twice := seen & kind:
+            raise MalformedDocument(
+                f"blob {min(twice).short} is used as two kinds of blob",
+                why="only one of manifest, config and layer can be checked",
+            )
+        seen |= kind
     return configs
 
 
 def check_closure(
-    descriptor: BundleDescriptor, manifests: Mapping[Digest, Manifest]
+    descriptor: BundleDescriptor,
+    manifests: Mapping[Digest, Manifest],
+    referrers: Mapping[Digest, Manifest] | None = None,
 ) -> tuple[Entry, ...]:
     """See that contents and required blobs are the models' closure, exactly.
 
     Returns:
-        What follows the manifests.
+        What follows the manifests and those of referrers.
 
     Raises:
         OutsideClosure: Too much, too little, or in another order; or a manifest or a config is
             required of the far side, which never happens.
         MalformedDocument: A blob is declared with two sizes.
     """
-    models = descriptor.models
-    wanted = closure((model.manifest, manifests[model.manifest.digest]) for model in models)
+    models, others = descriptor.models, referrers or {}
+    wanted = closure(
+        ((model.manifest, manifests[model.manifest.digest]) for model in models),
+        ((each, others[each.digest]) for model in models for each in model.referrers),
+    )
     sizes = {blob.digest: blob.size for blob in wanted}
-    configs = {manifest.config.digest for manifest in manifests.values()}
+    small = {manifest.config.digest for manifest in manifests.values()}
+    small |= {blob.digest for manifest in others.values() for blob in manifest.blobs}
+    small |= manifests.keys() | others.keys()
     bases = {base for entry in descriptor.contents for base in entry.bases}
     for digest, size in descriptor.requires:
         known = sizes.get(digest, size if digest in bases else None)
-        if known != size or digest in configs or digest in manifests:
+        if known != size or digest in small:
             raise OutsideClosure(
                 f"the bundle requires blob {digest.short} without need", hint=FROM_PUBLISHER
             )
@@ -110,7 +151,7 @@ def check_closure(
             why=_difference(descriptor.contents, carried),
             hint=FROM_PUBLISHER,
         )
-    return descriptor.contents[len(manifests) :]
+    return descriptor.contents[len(manifests) + len(others) :]
 
 
 def _difference(found: Sequence[Entry], wanted: Sequence[tuple[Digest, int]]) -> str:
@@ -149,7 +190,9 @@ def check_volumes(descriptor: BundleDescriptor, large: Sequence[Entry]) -> None:
 
 
 def check_order(descriptor: BundleDescriptor) -> tuple[Entry, ...]:
-    """See that the contents begin with the models' manifests, in their order, each once.
+    """See that the contents begin with the models' manifests and those of their referrers.
+
+    Both in the models' order, each once.
 
     Returns:
         These.
@@ -157,7 +200,9 @@ def check_order(descriptor: BundleDescriptor) -> tuple[Entry, ...]:
     Raises:
         MalformedArchive: They do not, or are more than are read into memory.
     """
-    wanted = list(dict.fromkeys((m.manifest.digest, m.manifest.size) for m in descriptor.models))
+    models = descriptor.models
+    ordered = [m.manifest for m in models] + [each for m in models for each in m.referrers]
+    wanted = list(dict.fromkeys((item.digest, item.size) for item in ordered))
     head = descriptor.contents[: len(wanted)]
     found = [(entry.digest, entry.size) for entry in head if entry.encoding == IDENTITY]
     if found != wanted:

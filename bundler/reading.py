@@ -14,6 +14,8 @@ from typing import BinaryIO, Final
 from bundler import checks
 from bundler.archive import layout
 from bundler.archive.reader import ArchiveReader
+from bundler.attestations.bom import check_bundle_bom
+from bundler.attestations.checking import Checker, KeysOf
 from bundler.contents import Entry
 from bundler.descriptor import BundleDescriptor
 from bundler.trust.publisher import manifest_custom
@@ -35,6 +37,8 @@ TakeSmall = Callable[[bytes], None]
 
 Customs = Mapping[Digest, Mapping[str, str | int]]
 """What must have been signed about each manifest, by its digest."""
+
+_Manifests = dict[Digest, Manifest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +62,19 @@ class Body:
 
     Attributes:
         manifests: By digest.
-        weights: Manifest digest to its one weight layer.
+        weights: Manifest digest to its weight layers.
         large: The entries that follow, in this file or in volumes.
         parity_table: ``sealift/parity.bin``, compared with its digest; None without parity.
+        referrers: Manifests of what other tools check, by digest.
+        bom: The bundle's bill of materials; empty where it has none.
     """
 
     manifests: Mapping[Digest, Manifest]
-    weights: Mapping[Digest, Descriptor]
+    weights: Mapping[Digest, tuple[Descriptor, ...]]
     large: tuple[Entry, ...]
     parity_table: bytes | None
+    referrers: Mapping[Digest, Manifest]
+    bom: bytes
 
 
 def read_front(source: BinaryIO) -> Front:
@@ -103,6 +111,8 @@ def read_body(
     descriptor: BundleDescriptor,
     take: TakeSmall,
     check_customs: Callable[[Customs], None],
+    keys: KeysOf | None = None,
+    beside: TakeSmall | None = None,
 ) -> Body:
     """Read what lies between the descriptor and the large blobs.
 
@@ -112,36 +122,47 @@ def read_body(
         take: Given every manifest and config.
         check_customs: Told, once the manifests are read, what must have been signed about them;
             raises where it was not.
+        keys: Whose attestations are believed; None to look at them only.
+        beside: Given all that belongs to referrers; None has ``take`` do that too.
 
     Raises:
         ContentError, OutsideClosure: It is not what the descriptor says, or makes no sense.
+        BadSignature: An attestation is signed by nobody who may.
     """
     index = descriptor.index()
     if not descriptor.volumes:
         sizes = [entry.stored_size for entry in descriptor.contents]
-        reader.expect_members([len(index), *sizes])
+        bom_size = [] if descriptor.bom is None else [descriptor.bom[1]]
+        reader.expect_members([len(index), *bom_size, *sizes])
     if reader.expect_small(layout.INDEX_NAME, len(index)) != index:
         raise MalformedArchive(
             "the bundle's index is not the one that follows from what was signed",
             why="index.json differs from the descriptor",
             hint=_COPY_AGAIN,
         )
-    manifests = _read_manifests(reader, take, descriptor, check_customs)
+    bom = _read_bom(reader, descriptor)
+    beside = beside or take
+    manifests, referrers = _read_manifests(reader, take, beside, descriptor, check_customs)
     weights = {digest: checks.check_model(item) for digest, item in manifests.items()}
-    configs = checks.check_uses(manifests)
-    rest = checks.check_closure(descriptor, manifests)
-    small = [entry for entry in rest if entry.digest in configs]
-    large = tuple(entry for entry in rest if entry.digest not in configs)
-    for entry in small:
-        data = _read_small(reader, entry, limits.CONFIG_BYTES)
-        documents.load(Kind.MODEL_CONFIG, data)
-        take(data)
+    configs = checks.check_uses(manifests, referrers)
+    attestations = Checker(descriptor, manifests, referrers, keys)
+    rest = checks.check_closure(descriptor, manifests, referrers)
+    layers = {layer.digest for item in manifests.values() for layer in item.layers}
+    large = tuple(entry for entry in rest if entry.digest in layers)
+    for entry in rest[: len(rest) - len(large)]:
+        if entry.digest in configs:
+            take(_read_config(reader, entry))
+        else:
+            beside(attestations.checked(_read_small(reader, entry, limits.ATTESTATION_BYTES)))
+    if bom:
+        models = {str(m.reference): m.manifest.digest for m in descriptor.models}
+        check_bundle_bom(bom, descriptor.id, models)
     table = None
     if descriptor.volumes:
         checks.check_volumes(descriptor, large)
         table = _read_parity(reader, descriptor)
         reader.finish()
-    return Body(manifests, weights, large, table)
+    return Body(manifests, weights, large, table, referrers, bom)
 
 
 def _limit(name: str) -> int:
@@ -152,19 +173,49 @@ def _limit(name: str) -> int:
 def _read_manifests(
     reader: ArchiveReader,
     take: TakeSmall,
+    beside: TakeSmall,
     descriptor: BundleDescriptor,
     check_customs: Callable[[Customs], None],
-) -> dict[Digest, Manifest]:
-    """The manifests stand first in the contents, in the models' order, each once."""
-    found: dict[Digest, Manifest] = {}
+) -> tuple[_Manifests, _Manifests]:
+    """The manifests stand first in the contents, in the models' order, each once.
+
+    Returns:
+        Those of models, and those of their referrers.
+    """
+    found: _Manifests = {}
+    referrers: _Manifests = {}
     computed: dict[Digest, Mapping[str, str | int]] = {}
+    models = {model.manifest.digest for model in descriptor.models}
     for entry in checks.check_order(descriptor):
-        data = _read_small(reader, entry, limits.MANIFEST_BYTES)
-        found[entry.digest] = Manifest.parse(data)
-        computed[entry.digest] = manifest_custom(data)
-        take(data)
+        if entry.digest in models:
+            data = _read_small(reader, entry, limits.MANIFEST_BYTES)
+            found[entry.digest] = Manifest.parse(data)
+            computed[entry.digest] = manifest_custom(data)
+            take(data)
+        else:
+            data = _read_small(reader, entry, limits.REFERRER_BYTES)
+            referrers[entry.digest] = Manifest.parse(data)
+            beside(data)
     check_customs(computed)
-    return found
+    return found, referrers
+
+
+def _read_bom(reader: ArchiveReader, descriptor: BundleDescriptor) -> bytes:
+    if descriptor.bom is None:
+        return b""
+    digest, size = descriptor.bom
+    bom = reader.expect_small(layout.BOM_NAME, size)
+    if Digest.of(bom) != digest:
+        raise ContentMismatch(
+            "the bundle's bill of materials is not the one that was signed", hint=_COPY_AGAIN
+        )
+    return bom
+
+
+def _read_config(reader: ArchiveReader, entry: Entry) -> bytes:
+    data = _read_small(reader, entry, limits.CONFIG_BYTES)
+    documents.load(Kind.MODEL_CONFIG, data)
+    return data
 
 
 def _read_parity(reader: ArchiveReader, descriptor: BundleDescriptor) -> bytes | None:
