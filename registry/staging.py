@@ -14,7 +14,8 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Set
+from collections.abc import Callable, Collection
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -140,7 +141,7 @@ class StagingArea:
         return self._folder
 
     @property
-    def digests(self) -> Set[Digest]:
+    def digests(self) -> AbstractSet[Digest]:
         """Of the blobs that wait here, verified or claimed; grows with the area."""
         return self._waiting  # no copy: it is asked for every blob of an import
 
