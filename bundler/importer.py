@@ -30,12 +30,14 @@ from bundler.assembly import Assembly, lacks
 from bundler.clock import parse_rfc3339
 from bundler.contents import Entry, Part
 from bundler.descriptor import BundleDescriptor, BundledModel
+from bundler.evidence import receipts, recording
+from bundler.evidence.attempt import Attempt
 from bundler.files import Source, free_space, open_regular, open_source, write_file
-from bundler.head import Head, advice, open_head
+from bundler.head import Head, advice, trust_front
 from bundler.journal import Journal
 from bundler.policy.gate import Gate
 from bundler.policy.overrides import NONE, Overrides
-from bundler.records import receipt
+from bundler.reading import read_front
 from bundler.trust.clock import after_import, noted
 from bundler.trust.verifier import VerifiedTrust
 from bundler.volumes import Label
@@ -46,8 +48,6 @@ from registry.staging import StagingArea
 from registry.store import Store
 from registry.verify import storage_errors
 from registry.weights import together, weight_facts
-from schemas import documents
-from schemas.documents import Kind
 from schemas.errors import (
     BlobsMissing,
     ContentError,
@@ -179,6 +179,7 @@ def import_bundle(
     now: datetime,
     progress: Meter,
     gate: Gate | None = None,
+    attempt: Attempt | None = None,
 ) -> Imported:
     """Run all checks, then install the models; the module's description gives the order.
 
@@ -192,6 +193,7 @@ def import_bundle(
         now: The clock.
         progress: Told of each blob's bytes.
         gate: The site's policy and what persons said; None takes the policy alone.
+        attempt: Takes notes for the receipt. A refusal is for the caller to record.
 
     Raises:
         IncompleteBundle: Volumes have yet to come; what came is kept.
@@ -203,8 +205,14 @@ def import_bundle(
         StoreBusy: Another process is changing the store, or importing this bundle.
     """
     gate = gate or Gate.of(store)
-    allowance = gate.allowance()
-    trusted = open_head(store.catalogue, source, anchor=wishes.anchor, now=now, allowance=allowance)
+    attempt = attempt or recording.begin(store, now)
+    attempt.gate, attempt.volumes = gate, tuple(volumes)
+    allowance, anchor = gate.allowance(), wishes.anchor
+    with advice():
+        front = read_front(source)
+        attempt.descriptor = front.descriptor_bytes
+        trusted = trust_front(store.catalogue, front, anchor=anchor, now=now, allowance=allowance)
+    attempt.head = trusted
     wanted = wishes.wanted(trusted.descriptor)
     with _area(store, trusted.descriptor) as area:
         with _drop_on_refusal(area, keep=bool(trusted.descriptor.volumes), gate=gate):
@@ -226,7 +234,7 @@ def import_bundle(
             return Imported(verified, {}, waiting, gate.request(store, trust.reference_time))
         keep = bool(trusted.descriptor.volumes)
         with store.lock(), _drop_on_refusal(area, keep=keep, also=StorageFailure):
-            record = _install(store, area, verified, now, gate)
+            record = _install(store, area, verified, waiting, attempt, gate)
         if complete == wanted:
             area.discard()
         return Imported(verified, record, waiting)
@@ -482,23 +490,29 @@ def _refuse_race(store: Store, verified: Verified) -> None:
 
 
 def _install(
-    store: Store, area: StagingArea, verified: Verified, now: datetime, gate: Gate
+    store: Store,
+    area: StagingArea,
+    verified: Verified,
+    waiting: Sequence[str],
+    attempt: Attempt,
+    gate: Gate,
 ) -> dict[str, Any]:
     """Blobs first, then everything else in one transaction."""
     _refuse_race(store, verified)
     wanted = {blob.digest: blob.size for model in verified.models for blob in model.blobs}
     fresh = {d: size for d, size in wanted.items() if not store.blobs.has(d)}
-    record = receipt(verified, fresh, len(wanted) - len(fresh), now)
+    record = receipts.accepted(attempt, verified, fresh, len(wanted) - len(fresh), waiting)
     try:
         area.install(wanted)
-        _commit(store, verified, record, gate)
+        return _commit(store, verified, record, attempt, gate)
     except BaseException:
         _withdraw(store, area, list(fresh))
         raise
-    return record
 
 
-def _commit(store: Store, verified: Verified, record: dict[str, Any], gate: Gate) -> None:
+def _commit(
+    store: Store, verified: Verified, record: dict[str, Any], attempt: Attempt, gate: Gate
+) -> dict[str, Any]:
     trust, descriptor = verified.trust, verified.descriptor
     late = noted(trust.clock, trust.reference_time, trust.time_verdict)
     with store.catalogue.transaction() as tx:
@@ -516,12 +530,10 @@ def _commit(store: Store, verified: Verified, record: dict[str, Any], gate: Gate
         gate.claim(tx, names, trust.new_state.fingerprint)
         if descriptor.supplements is None:  # else an older bundle is to follow
             tx.set_trust(trust.new_state.anchor, trust.new_state)
+        complete = recording.keep(store, tx, attempt, record, late)
         issued = parse_rfc3339(descriptor.issued_at)
         tx.set_clock_floor(*after_import(trust.reference_time, trust.clock, issued))
-        tx.add_receipt(record["id"], documents.dump(Kind.RECEIPT, record))
-        tx.add_audit_event(
-            store.audit_event("import", record["bundle"]["id"], {"receipt": record["id"], **late})
-        )
+    return complete
 
 
 def _withdraw(store: Store, area: StagingArea, blobs: Sequence[Digest]) -> None:

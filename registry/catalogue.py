@@ -22,7 +22,7 @@ from registry.digest import Digest
 from registry.oci import Descriptor, Manifest
 from registry.records import Anchor, AuditEntry, ImportRecord, ModelRecord, TrustState
 from registry.reference import Reference
-from schemas.errors import StorageFailure
+from schemas.errors import InvalidName, NotFound, StorageFailure
 
 if TYPE_CHECKING:
     from registry.transaction import Transaction
@@ -41,6 +41,12 @@ _MODEL: Final = """
       JOIN manifests AS m ON m.digest = rm.manifest
       LEFT JOIN tags AS t ON t.repository = rm.repository AND t.manifest = rm.manifest
       LEFT JOIN model_facts AS f ON f.manifest = m.digest
+"""
+
+_IMPORT: Final = """
+    SELECT i.id, bundle, publisher, sequence, verdict, at, document,
+           coalesce(signature, x''), coalesce(public, x'')
+      FROM imports AS i JOIN receipts AS r ON r.import = i.id
 """
 
 
@@ -251,14 +257,43 @@ class Catalogue:
 
     def receipts(self) -> list[ImportRecord]:
         """Every import with its receipt, the newest first."""
+        return self._imports("ORDER BY at DESC, i.id")
+
+    def receipt(self, beginning: str) -> ImportRecord:
+        """The receipt whose id begins so.
+
+        Raises:
+            NotFound: None does.
+            InvalidName: Several do.
+        """
+        prefix = beginning.lower()
+        found = self._imports("WHERE substr(i.id, 1, ?) = ? LIMIT 2", len(prefix), prefix)
+        if not found or not prefix:
+            raise NotFound(
+                f"there is no receipt {beginning[:40]!r}", hint="See: bundle receipt list"
+            )
+        if len(found) > 1:
+            raise InvalidName(
+                f"several receipts begin with {beginning[:40]}", hint="Give more of it"
+            )
+        return found[0]
+
+    def last_accepted(self, publisher: str) -> ImportRecord | None:
+        """The newest import of a publisher's bundle."""
+        found = self._imports(
+            "WHERE publisher = ? AND verdict = 'accepted' ORDER BY at DESC, sequence DESC LIMIT 1",
+            publisher,
+        )
+        return found[0] if found else None
+
+    def _imports(self, rest: str, *values: object) -> list[ImportRecord]:
         rows = self._rows(
-            "SELECT i.id, bundle, publisher, sequence, verdict, at, document,"
-            " coalesce(signature, x''), coalesce(public, x'') FROM imports AS i"
-            " JOIN receipts AS r ON r.import = i.id ORDER BY at DESC, i.id"
+            _IMPORT + rest,
+            *values,
         )
         return [
-            ImportRecord(i, bundle, publisher, sequence, verdict, from_microseconds(at), *rest)
-            for i, bundle, publisher, sequence, verdict, at, *rest in rows
+            ImportRecord(i, bundle, publisher, sequence, verdict, from_microseconds(at), *more)
+            for i, bundle, publisher, sequence, verdict, at, *more in rows
         ]
 
     @property

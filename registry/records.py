@@ -112,6 +112,21 @@ class ImportRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedReceipt:
+    """A receipt as it goes into the catalogue.
+
+    Attributes:
+        document: Its bytes (``receipt.v2``).
+        signature: The site's, over them (DSSE).
+        public: The key that signed, as SubjectPublicKeyInfo in DER.
+    """
+
+    document: bytes
+    signature: bytes
+    public: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class AuditEntry:
     """One line of the audit log.
 

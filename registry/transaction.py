@@ -11,7 +11,7 @@ from registry.auditlog import AuditLog, append
 from registry.database import database_errors, from_microseconds, microseconds, now, rfc3339
 from registry.digest import Digest
 from registry.oci import Descriptor, Manifest
-from registry.records import Checkpoint, TrustState
+from registry.records import Checkpoint, SignedReceipt, TrustState
 from registry.reference import Reference
 from schemas import limits, strictjson
 from schemas.documents import Kind, dump, load
@@ -316,33 +316,33 @@ class Transaction:
 
     # -- evidence -------------------------------------------------------------------------------
 
-    def add_receipt(self, receipt_id: str, document: bytes) -> None:
-        """Keep a receipt (``receipt.v1``) and list its import.
+    def add_receipt(self, signed: SignedReceipt) -> None:
+        """Keep a receipt and list its import.
 
         Raises:
-            MalformedDocument: It does not follow its schema, or has another id.
+            MalformedDocument: It does not follow its schema.
             AlreadyExists: There is one with this id.
         """
-        receipt = load(Kind.RECEIPT, document)
-        if receipt["id"] != receipt_id:
-            raise MalformedDocument("the receipt has another id", why=str(receipt["id"]))
-        bundle = receipt["bundle"]
+        receipt = load(Kind.RECEIPT, signed.document)
+        bundle = receipt.get("bundle", {})
         added = self._execute(
             "INSERT INTO imports VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            receipt_id,
-            bundle["id"],
-            bundle["publisher"],
-            bundle["sequence"],
-            receipt["verdict"],
+            receipt["id"],
+            bundle.get("id", ""),
+            bundle.get("publisher", ""),
+            bundle.get("sequence", 0),
+            receipt["verdict"]["outcome"],
             microseconds(_moment(receipt["time"]["reference"])),
         ).rowcount
         if not added:
-            raise AlreadyExists(f"there is a receipt {receipt_id} already")
+            raise AlreadyExists(f"there is a receipt {receipt['id']} already")
         self._execute(
-            "INSERT INTO receipts (id, import, document) VALUES (?, ?, ?)",
-            receipt_id,
-            receipt_id,
-            document,
+            "INSERT INTO receipts VALUES (?, ?, ?, ?, ?)",
+            receipt["id"],
+            receipt["id"],
+            signed.document,
+            signed.signature,
+            signed.public,
         )
 
     def add_audit_event(self, event: dict[str, Any]) -> int:

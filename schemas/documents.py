@@ -22,7 +22,8 @@ class Kind(Enum):
     """A document type: its schema file's stem and its largest size in bytes."""
 
     BUNDLE = ("bundle-descriptor.v1", limits.DESCRIPTOR_BYTES)
-    RECEIPT = ("receipt.v1", limits.DESCRIPTOR_BYTES)
+    RECEIPT_V1 = ("receipt.v1", limits.DESCRIPTOR_BYTES)  # from before receipts were signed
+    RECEIPT = ("receipt.v2", limits.REPORT_BYTES)
     AUDIT_EVENT_V1 = ("audit-event.v1", limits.MIB)  # in the log from before it was a tree
     AUDIT_EVENT = ("audit-event.v2", limits.MIB)
     CONFIG = ("config.v1", limits.SETTINGS_BYTES)
@@ -30,6 +31,10 @@ class Kind(Enum):
     REPORT = ("report.v1", limits.REPORT_BYTES)
     INVENTORY = ("inventory.v1", limits.REPORT_BYTES)
     WANT_LIST = ("want-list.v1", limits.REPORT_BYTES)
+    CHECKPOINT = ("checkpoint.v1", limits.REPORT_BYTES)
+    AUDIT_EXPORT = ("audit-export.v1", limits.REPORT_BYTES)
+    AUDIT_PROOF = ("audit-proof.v1", limits.PROOF_BYTES)
+    COUNTERSIGNATURE = ("countersignature.v1", limits.NOTE_BYTES * 2)
     POLICY = ("policy.v1", limits.SETTINGS_BYTES)
     APPROVAL_REQUEST = ("approval-request.v1", limits.REQUEST_BYTES)
     APPROVAL = ("approval.v1", limits.APPROVAL_BYTES)

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _TYPES: Final = {
     Kind.INVENTORY: "application/vnd.sealift.inventory.v1+json",
     Kind.WANT_LIST: "application/vnd.sealift.want-list.v1+json",
+    Kind.RECEIPT: "application/vnd.sealift.receipt.v2+json",
+    Kind.CHECKPOINT: "application/vnd.sealift.checkpoint.v1+json",
+    Kind.AUDIT_EXPORT: "application/vnd.sealift.audit-export.v1+json",
 }
 _KINDS: Final = {name: kind for kind, name in _TYPES.items()}
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from bundler.cli import app
 from bundler.importer import Wishes
-from bundler.isolated import import_paths, pin, verify_paths
+from bundler.isolated import import_paths, verify_paths
+from bundler.trusting import pin
 from schemas.cli import run
 from schemas.errors import SealiftError
 from schemas.render import Output
@@ -46,10 +47,23 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A store's content: every file by name, mode and digest; the catalogue by its rows."""
+    """A store's content: every file by name, mode and digest; the catalogue by its rows.
+
+    Attributes:
+        files: All but those of ``evidence``.
+        catalogue: Likewise.
+        evidence: What every import leaves, a refused one too: receipts, the audit log with its
+            tree and checkpoints, and the site's key, which signs them.
+    """
 
     files: Mapping[str, tuple[int, str]]
     catalogue: str
+    evidence: str
+
+    @property
+    def installed(self) -> tuple[Mapping[str, tuple[int, str]], str]:
+        """All that a refused bundle must not change: everything but the evidence of it."""
+        return self.files, self.catalogue
 
     @property
     def blobs(self) -> list[str]:
@@ -90,22 +104,44 @@ class Site:
         """How many receipts there are."""
         return int(self._rows("SELECT count(*) FROM receipts")[0][0])
 
+    def audit_entries(self) -> int:
+        """How many entries the audit log has."""
+        return int(self._rows("SELECT count(*) FROM audit_log")[0][0])
+
     def _rows(self, query: str) -> list[Any]:
         with closing(sqlite3.connect(self.home / "catalog.db")) as connection:
             return connection.execute(query).fetchall()
 
 
+_EVIDENCE_TABLES = (
+    "imports",
+    "receipts",
+    "audit_log",
+    "audit_nodes",
+    "audit_checkpoints",
+    "sqlite_sequence",
+)
+
+
 def snapshot(home: Path) -> Snapshot:
     """Take stock of a store."""
-    files = {}
+    files: dict[str, tuple[int, str]] = {}
+    evidence: list[str] = []
     for path in sorted(home.rglob("*")):
         name = str(path.relative_to(home))
         if name.startswith("catalog.db"):
             continue
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        files[name] = (path.lstat().st_mode, content)
+        if name == "site" or name.startswith("site/"):
+            evidence.append(f"{name} {path.lstat().st_mode} {content}")
+        else:
+            files[name] = (path.lstat().st_mode, content)
+    rows: list[str] = []
     with closing(sqlite3.connect(home / "catalog.db")) as connection:
-        return Snapshot(files, "\n".join(connection.iterdump()))
+        for row in connection.iterdump():
+            inserted = row.startswith(tuple(f'INSERT INTO "{name}"' for name in _EVIDENCE_TABLES))
+            (evidence if inserted or "sqlite_sequence" in row else rows).append(row)
+    return Snapshot(files, "\n".join(rows), "\n".join(evidence))
 
 
 def check_sound(home: Path) -> list[str]:
@@ -143,6 +179,8 @@ def new_site(home: Path, *publishers: Simulator) -> Site:
 def check_refused(site: Site, bundle: Path, *wanted: type[SealiftError]) -> dict[str, Any]:
     """``verify`` and ``import`` both refuse a file, for the same reason, and change nothing.
 
+    But that the refusal of an import is recorded: in a receipt and an entry of the audit log.
+
     Straight to the functions behind the commands: what the commands themselves add is tested with
     few files, not with hundreds.
 
@@ -150,9 +188,12 @@ def check_refused(site: Site, bundle: Path, *wanted: type[SealiftError]) -> dict
         The error's document.
     """
     before = site.snapshot()
+    receipts, entries = site.imports(), site.audit_entries()
     verified = refusal(verify_paths, site, bundle)
-    imported = refusal(import_paths, site, bundle)
     assert site.snapshot() == before
+    imported = refusal(import_paths, site, bundle)
+    assert site.snapshot().installed == before.installed
+    assert (site.imports(), site.audit_entries()) == (receipts + 1, entries + 1)
     assert type(imported) in wanted, imported
     assert (type(verified), verified.what) == (type(imported), imported.what)
     error: dict[str, Any] = imported.document()

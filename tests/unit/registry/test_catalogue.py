@@ -18,6 +18,7 @@ from registry.catalogue import Catalogue, TrustState
 from registry.database import from_microseconds, microseconds
 from registry.digest import Digest
 from registry.oci import Descriptor
+from registry.records import SignedReceipt
 from registry.reference import Reference
 from registry.transaction import Transaction
 from schemas import documents, limits
@@ -416,27 +417,37 @@ def test_times_survive_to_the_microsecond(moment: datetime) -> None:
 
 def receipt(number: int = 1, **changes: Any) -> dict[str, Any]:
     document: dict[str, Any] = {
-        "schemaVersion": 1,
+        "schemaVersion": 2,
         "id": f"{number:032x}",
-        "verdict": "accepted",
+        "site": "5" * 64,
+        "host": "isolated",
+        "operators": [{"name": "root", "uid": 0, "part": "operator"}],
+        "tool": {"name": "sealift", "version": "0", "digest": str(Digest.of(b"tool"))},
+        "verdict": {"outcome": "accepted"},
+        "media": [],
         "bundle": {
             "id": "b" * 32,
             "sequence": 7,
             "issuedAt": "2030-01-01T00:00:00Z",
             "publisher": "acme",
+            "descriptor": str(Digest.of(b"d")),
+            "believed": True,
         },
-        "trust": {"anchor": "acme", "root": 1, "timestamp": 1, "snapshot": 1, "targets": 1},
         "time": {
             "clock": "2030-01-02T00:00:00Z",
             "reference": f"2030-01-02T00:00:{number:02}Z",
             "verdict": "clock",
         },
-        "models": [{"name": "acme/tiny:1", "manifest": str(Digest.of(b"m")), "signer": "acme"}],
-        "blobs": {"added": 1, "reused": 0, "bytesAdded": 5},
-        "tool": {"name": "sealift", "version": "0"},
+        "models": [],
+        "blobs": {"added": 1, "reused": 0, "missing": 0, "bytesAdded": 5},
+        "log": {"size": 0, "root": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="},
     }
     document.update(changes)
     return document
+
+
+def signed(document: bytes) -> SignedReceipt:
+    return SignedReceipt(document, b"signature", b"public")
 
 
 def event(**changes: Any) -> dict[str, Any]:
@@ -455,25 +466,57 @@ def event(**changes: Any) -> dict[str, Any]:
 def test_receipts_come_back_newest_first(catalogue: Catalogue) -> None:
     kept = [documents.dump(Kind.RECEIPT, receipt(n)) for n in (1, 2)]
     with catalogue.transaction() as tx:
-        for number, data in enumerate(kept, start=1):
-            tx.add_receipt(f"{number:032x}", data)
+        for data in kept:
+            tx.add_receipt(signed(data))
     newest, oldest = catalogue.receipts()
     assert [newest.receipt, oldest.receipt] == [kept[1], kept[0]]
     assert (oldest.id, oldest.bundle, oldest.publisher) == (f"{1:032x}", "b" * 32, "acme")
     assert (oldest.sequence, oldest.verdict) == (7, "accepted")
+    assert (oldest.signature, oldest.public) == (b"signature", b"public")
     assert oldest.at == datetime(2030, 1, 2, 0, 0, 1, tzinfo=UTC)
+
+
+def test_a_receipt_is_found_by_the_beginning_of_its_id(catalogue: Catalogue) -> None:
+    ids = ["a" * 32, "a" * 31 + "b", "c" * 32]
+    with catalogue.transaction() as tx:
+        for each in ids:
+            tx.add_receipt(signed(documents.dump(Kind.RECEIPT, receipt(id=each))))
+    assert catalogue.receipt("c").id == "c" * 32
+    assert catalogue.receipt("A" * 31 + "B").id == ids[1]
+    for wrong, error in (("a", InvalidName), ("d", NotFound), ("", NotFound), ("%", NotFound)):
+        with pytest.raises(error):
+            catalogue.receipt(wrong)
+
+
+def test_the_last_accepted_bundle_of_a_publisher(catalogue: Catalogue) -> None:
+    assert catalogue.last_accepted("acme") is None
+    rejected = {"outcome": "rejected", "code": "content", "words": "no"}
+    with catalogue.transaction() as tx:
+        for number, changes in enumerate([{}, {}, {"verdict": rejected}], 1):
+            tx.add_receipt(signed(documents.dump(Kind.RECEIPT, receipt(number, **changes))))
+    found = catalogue.last_accepted("acme")
+    assert found is not None
+    assert found.id == f"{2:032x}"
+    assert catalogue.last_accepted("other") is None
+
+
+def test_a_bundle_that_was_never_read_has_a_receipt_too(catalogue: Catalogue) -> None:
+    document = receipt(verdict={"outcome": "rejected", "code": "not-a-bundle", "words": "no"})
+    del document["bundle"]
+    with catalogue.transaction() as tx:
+        tx.add_receipt(signed(documents.dump(Kind.RECEIPT, document)))
+    (found,) = catalogue.receipts()
+    assert (found.bundle, found.publisher, found.sequence) == ("", "", 0)
 
 
 def test_bad_receipts_are_refused(catalogue: Catalogue) -> None:
     good = documents.dump(Kind.RECEIPT, receipt())
     with catalogue.transaction() as tx:
         with pytest.raises(MalformedDocument):
-            tx.add_receipt(f"{2:032x}", good)
-        with pytest.raises(MalformedDocument):
-            tx.add_receipt(f"{1:032x}", good[:-1])
-        tx.add_receipt(f"{1:032x}", good)
+            tx.add_receipt(signed(good[:-1]))
+        tx.add_receipt(signed(good))
         with pytest.raises(AlreadyExists):
-            tx.add_receipt(f"{1:032x}", good)
+            tx.add_receipt(signed(good))
     assert len(catalogue.receipts()) == 1
 
 

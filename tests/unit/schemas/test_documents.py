@@ -23,6 +23,9 @@ MANIFEST = {
     "size": 500,
 }
 
+HASH = "A" * 43 + "="
+NOTE = "sealift\n7\nroot\n\n\N{EM DASH} sealift AAAA\n"
+
 EXAMPLES: dict[Kind, dict[str, Any]] = {
     Kind.BUNDLE: {
         "schemaVersion": 1,
@@ -42,7 +45,7 @@ EXAMPLES: dict[Kind, dict[str, Any]] = {
         "requires": [],
         "volumes": [],
     },
-    Kind.RECEIPT: {
+    Kind.RECEIPT_V1: {
         "schemaVersion": 1,
         "id": "b" * 32,
         "verdict": "accepted",
@@ -53,6 +56,93 @@ EXAMPLES: dict[Kind, dict[str, Any]] = {
         "blobs": {"added": 3, "reused": 0, "bytesAdded": 12345},
         "tool": TOOL,
     },
+    Kind.RECEIPT: {
+        "schemaVersion": 2,
+        "id": "0" * 32,
+        "site": "a" * 64,
+        "host": "isolated",
+        "operators": [{"name": "operator", "uid": 1000, "part": "operator"}],
+        "tool": {**TOOL, "digest": DIGEST},
+        "verdict": {"outcome": "rejected", "code": "bad-signature", "words": "it is forged"},
+        "media": [
+            {"file": "b.tar", "bytes": 5, "label": "STICK", "uuid": "AB-CD", "serial": "007"}
+        ],
+        "bundle": {
+            "id": "1" * 32,
+            "sequence": 7,
+            "issuedAt": TIME,
+            "publisher": "acme",
+            "descriptor": DIGEST,
+            "believed": True,
+            "volumes": [1, 3],
+            "parity": True,
+            "lost": [2],
+        },
+        "previous": {"id": "2" * 32, "sequence": 6},
+        "trust": {
+            "anchor": "acme",
+            "fingerprint": DIGEST,
+            "before": {"root": {"version": 1, "digest": DIGEST}},
+            "after": {"root": {"version": 2, "digest": DIGEST}},
+        },
+        "time": {"clock": TIME, "reference": TIME, "floor": TIME, "verdict": "clock"},
+        "models": [
+            {
+                "name": "library/smollm2:135m",
+                "path": "models/library/smollm2/135m/manifest.json",
+                "manifest": DIGEST,
+                "signer": "publisher-library",
+                "keys": ["b" * 64],
+            }
+        ],
+        "waiting": ["library/other:1"],
+        "blobs": {"added": 3, "reused": 0, "missing": 0, "bytesAdded": 12345},
+        "withdrawals": [{"digest": DIGEST, "action": "warn"}],
+        "policy": {
+            "policy": DIGEST,
+            "reason": "the courier was late",
+            "confirmed": [],
+            "stale": [],
+            "request": "",
+            "requester": "ann",
+            "approvers": ["bob"],
+        },
+        "log": {"size": 7, "root": HASH},
+    },
+    Kind.CHECKPOINT: {
+        "schemaVersion": 1,
+        "site": "a" * 64,
+        "time": TIME,
+        "tool": TOOL,
+        "checkpoint": NOTE,
+        "since": {"size": 3, "proof": [HASH]},
+    },
+    Kind.AUDIT_EXPORT: {
+        "schemaVersion": 1,
+        "site": "a" * 64,
+        "time": TIME,
+        "tool": TOOL,
+        "checkpoint": NOTE,
+        "first": 3,
+        "before": [HASH],
+        "entries": [
+            {
+                "leaf": HASH,
+                "at": TIME,
+                "reference": TIME,
+                "action": "import",
+                "outcome": "done",
+                "entry": "AAAA",
+            }
+        ],
+    },
+    Kind.AUDIT_PROOF: {
+        "schemaVersion": 1,
+        "publicKey": "AAAA",
+        "checkpoint": NOTE,
+        "inclusion": {"index": 3, "leaf": HASH, "path": [HASH], "entry": "AAAA"},
+    },
+    Kind.COUNTERSIGNATURE: {"schemaVersion": 1, "note": NOTE, "publicKey": "AAAA"},
     Kind.AUDIT_EVENT_V1: {
         "schemaVersion": 1,
         "at": TIME,
