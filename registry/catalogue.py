@@ -22,6 +22,7 @@ from registry.digest import Digest
 from registry.oci import Descriptor, Manifest
 from registry.records import Anchor, AuditEntry, ImportRecord, ModelRecord, TrustState
 from registry.reference import Reference
+from registry.withdrawals import Withdrawals
 from schemas.errors import InvalidName, NotFound, StorageFailure
 
 if TYPE_CHECKING:
@@ -231,6 +232,11 @@ class Catalogue:
         return TrustState(
             anchor, fingerprint, dict(roots), dict(others), least[0][0] if least else 0
         )
+
+    @property
+    def withdrawals(self) -> Withdrawals:
+        """What may no longer be served."""
+        return Withdrawals(self._rows)
 
     def namespaces(self) -> dict[str, Digest]:
         """Every namespace that models came under, to its publisher's pinned fingerprint."""

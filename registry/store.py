@@ -16,11 +16,13 @@ from typing import Any, Final, Self
 from registry.blobs import BlobStore
 from registry.catalogue import Catalogue
 from registry.database import rfc3339
+from registry.digest import Digest
 from registry.locks import holder, lock_within
 from registry.records import ModelRecord
 from registry.reference import Reference
 from registry.sweep import GCReport, sweep
 from registry.verify import storage_errors
+from registry.withdrawals import SITE, Action, Withdrawal
 from schemas import limits
 from schemas.errors import InvalidName, NotFound, StoreBusy
 
@@ -176,6 +178,52 @@ class Store:
                 detail = {"to": str(target), "manifest": str(record.descriptor.digest)}
                 tx.add_audit_event(self.audit_event("model.copy", str(record.reference), detail))
             return self._named(target)
+
+    def withdrawal_of(self, manifest: Digest) -> Withdrawal | None:
+        """Why a model must not be loaded or given out, or should be with a warning; None if not.
+
+        Quick enough to be asked for every request.
+        """
+        return self.catalogue.withdrawals.of(manifest)
+
+    def deny(self, digest: Digest, label: str, reason: str) -> None:
+        """Put a manifest or blob on this site's deny list, with its audit event."""
+        with self.lock(), self.catalogue.transaction() as tx:
+            tx.withdrawals.deny(digest, label, reason, actor())
+            detail = {"reason": reason, "label": label}
+            tx.add_audit_event(self.audit_event("deny.add", str(digest), detail))
+
+    def allow(self, digest: Digest, reason: str) -> None:
+        """Take a manifest or blob off this site's deny list, with its audit event.
+
+        Raises:
+            NotFound: It is not on it.
+        """
+        with self.lock(), self.catalogue.transaction() as tx:
+            tx.withdrawals.allow(digest)
+            tx.add_audit_event(self.audit_event("deny.remove", str(digest), {"reason": reason}))
+
+    def release(self, reference: Reference, reason: str) -> Withdrawal:
+        """Let a model out of quarantine, until a later advisory names it again.
+
+        Raises:
+            NotFound: There is no such model, or it is in no quarantine.
+            ModelWithdrawn: It is blocked; that is not for this site to undo.
+        """
+        with self.lock():
+            record = self._named(reference)
+            manifest = record.descriptor.digest
+            found = self.withdrawal_of(manifest)
+            if found is None or not found.stops:
+                raise NotFound(f"model '{reference.shortest}' is in no quarantine")
+            if found.action is Action.BLOCK and (found.source == SITE or found.publisher):
+                raise found.refusal(reference.shortest)
+            with self.catalogue.transaction() as tx:
+                tx.withdrawals.release(manifest, found.source, found.number, reason, actor())
+                detail = {"manifest": str(manifest), "reason": reason, "advisory": found.number}
+                event = self.audit_event("quarantine.release", str(record.reference), detail)
+                tx.add_audit_event(event)
+            return found
 
     def _named(self, reference: Reference) -> ModelRecord:
         record = self.catalogue.resolve(replace(reference, digest=None))

@@ -13,6 +13,7 @@ from registry.digest import Digest
 from registry.oci import Descriptor, Manifest
 from registry.records import Checkpoint, SignedReceipt, TrustState
 from registry.reference import Reference
+from registry.withdrawals import WithdrawalWriter
 from schemas import limits, strictjson
 from schemas.documents import Kind, dump, load
 from schemas.errors import (
@@ -47,6 +48,11 @@ class Transaction:
             raise UsageError("the transaction is over")
         with database_errors(_WHAT):
             return self._connection.execute(sql, values)
+
+    @property
+    def withdrawals(self) -> WithdrawalWriter:
+        """Writes what may no longer be served."""
+        return WithdrawalWriter(self._execute, self.at)
 
     # -- models ---------------------------------------------------------------------------------
 

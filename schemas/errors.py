@@ -26,7 +26,8 @@
     │   ├── RollbackDetected    older than what this site already trusts
     │   ├── OutsideClosure      content that nobody signed for
     │   ├── KeyUnavailable      a private key or its passphrase is missing or wrong
-    │   └── PolicyRefused       signed and sound, but this site's policy says no, or not yet
+    │   ├── PolicyRefused       signed and sound, but this site's policy says no, or not yet
+    │   └── ModelWithdrawn      its publisher or this site took it back
     ├── RemoteError             another machine failed or refused
     │   ├── RemoteUnavailable   nobody answers
     │   └── RemoteRefused       somebody answered no
@@ -191,6 +192,10 @@ class KeyUnavailable(TrustError):
 
 class PolicyRefused(TrustError):
     code, exit_code, http_status = "policy-refused", 28, 403
+
+
+class ModelWithdrawn(TrustError):
+    code, exit_code, http_status = "model-withdrawn", 29, 403
 
 
 class RemoteError(SealiftError):
