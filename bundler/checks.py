@@ -59,13 +59,11 @@ def check_file_names(names: Sequence[str | None]) -> None:
     """See that the files of one model can lie in one folder, whatever system that is on.
 
     Args:
-        names: Paths in that folder; a nameless file is nobody's business, unless there are others.
+        names: Paths in that folder; None for what unpacks nowhere.
 
     Raises:
         MalformedDocument: Two have one name but for its case, or one is the folder of another.
     """
-    if len(names) > 1 and None in names:
-        raise MalformedDocument("a file of a model has no name")
     folded = [name.casefold() for name in names if name is not None]
     folders = {
         "/".join(parts[:depth])

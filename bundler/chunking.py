@@ -13,6 +13,7 @@ from bundler.chunks.regions import regions_of
 from bundler.chunks.shelf import IndexShelf
 from registry.digest import Digest
 from registry.verify import digest_stream
+from schemas import limits
 
 
 class Chunking:
@@ -40,6 +41,8 @@ class Chunking:
             DependencyMissing: The library that cuts by content is not installed.
             StorageFull, StorageFailure: The disk says no.
         """
+        if size < limits.FINE_CHUNK_BYTES:  # nothing in it could be found again
+            return digest_stream(file, size, progress), None
         regions = regions_of(file, size)
         file.seek(0)
         with ExitStack() as stack:

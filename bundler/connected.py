@@ -13,17 +13,18 @@ from bundler.archive.codec import Compression
 from bundler.chunking import Chunking
 from bundler.chunks.shelf import IndexShelf
 from bundler.clock import now
-from bundler.create import Created, Form, check_pipe, create_bundle, create_to_pipe
+from bundler.create import Created, create_bundle, create_to_pipe
 from bundler.files import check_output, write_file
+from bundler.forms import Form, check_pipe
 from bundler.inventory import Inventory, WantList
-from bundler.isolated import parse_fingerprint
 from bundler.pipes import PIPE, standard_output
+from bundler.readiness import check_names, check_outputs, check_room
 from bundler.reports import read_inventory, read_wanted
 from bundler.sizes import parse_size
-from bundler.sources import LocalModel, resolve
+from bundler.sources import FoundModel, LocalModel, examine, hashed
+from bundler.trust.fingerprint import parse_fingerprint
 from bundler.trust.names import member_name, publisher_role
 from bundler.trust.publisher import Publisher
-from bundler.workbench import is_placing, sweep
 from registry.digest import Digest
 from registry.verify import storage_errors
 from schemas.errors import InvalidName, NotFound, UsageError
@@ -165,23 +166,21 @@ def create(
         NotFound: None of them has.
         UsageError: The numbers of sources and names differ, or the output is one of the sources.
     """
-    if names and len(names) != len(sources):
-        raise UsageError(
-            f"{len(sources)} models and {len(names)} names were given",
-            hint="Give one --name per model, in the same order, or none",
-        )
+    _check_number(sources, names)
     publisher = open_publisher(home)
     if output == PIPE:
         check_pipe(form)
-        standard_output().close()  # a terminal is refused before anything is hashed
+        standard_output().close()  # a terminal is refused before anything is read
     else:
-        sweep(output)
-        check_output(output, overwrite=form.overwrite or is_placing(output))
+        check_outputs(output, form, 0)
         _keep_sources(sources, output)
+    found = found_models(sources, names)
+    if output != PIPE and wanted is None:  # else nobody knows yet what will travel
+        check_room(found, output, form)
     secret = passphrase()
-    given: Sequence[str | None] = names or [None] * len(sources)
+    publisher.check_ready([model.reference for model in found], secret, now())
     chunking = Chunking(IndexShelf(workspace(home) / "chunks"), form.held)
-    models = [resolve(s, n, chunking, progress) for s, n in zip(sources, given, strict=True)]
+    models = [hashed(model, chunking, progress) for model in found]
     if wanted is not None:
         models = _only_wanted(models, wanted)
         form = replace(form, compression=Compression.NONE, supplements=wanted.bundle)
@@ -208,11 +207,41 @@ def create(
     )
 
 
+def found_models(sources: Sequence[str], names: Sequence[str]) -> list[FoundModel]:
+    """Find the models that were typed; only their headers are read.
+
+    Args:
+        sources: As typed.
+        names: As typed: none, or one per source.
+
+    Raises:
+        UsageError: The numbers of sources and names differ, or two models have one name.
+        SealiftError: As :func:`bundler.sources.examine`.
+    """
+    _check_number(sources, names)
+    given: Sequence[str | None] = names or [None] * len(sources)
+    found = [examine(s, n) for s, n in zip(sources, given, strict=True)]
+    check_names(found)
+    return found
+
+
+def _check_number(sources: Sequence[str], names: Sequence[str]) -> None:
+    if names and len(names) != len(sources):
+        raise UsageError(
+            f"{len(sources)} models and {len(names)} names were given",
+            hint="Give one --name per model, in the same order, or none",
+        )
+
+
 def _only_wanted(models: Sequence[LocalModel], wanted: WantList) -> list[LocalModel]:
-    """Those whose weights are wanted."""
-    chosen = [m for m in models if wanted.blobs.get(m.digest) == m.size]
-    found = {model.digest for model in chosen}
-    if missing := sorted(wanted.blobs.keys() - found):
+    """Those that have a wanted file."""
+    found = {(blob.digest, blob.size) for model in models for blob in model.blobs}
+    chosen = [
+        model
+        for model in models
+        if any(wanted.blobs.get(blob.digest) == blob.size for blob in model.blobs)
+    ]
+    if missing := sorted(digest for digest, _ in wanted.blobs.items() - found):
         raise NotFound(
             f"{len(missing)} of {len(wanted.blobs)} wanted blobs are in none of these models",
             why=", ".join(digest.short for digest in missing[:10]),
@@ -238,4 +267,8 @@ def _keep_sources(sources: Sequence[str], output: Path) -> None:
             if output.exists() and source.exists() and output.samefile(source):
                 raise UsageError(
                     f"{output} is a model that is to be bundled", hint="Write to another file"
+                )
+            if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+                raise UsageError(
+                    f"{output} lies in a model's folder", hint="Write to another folder"
                 )

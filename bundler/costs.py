@@ -56,6 +56,10 @@ class Plan:
         connected: Cost of making the bundle; None once it is made.
         isolated: Cost of importing it.
         speed: As measured here.
+        parity: Bytes of each parity volume; isolated side: of those at hand.
+        head: Bytes of the head, or of what lies before the blobs in one file, about; connected
+            side only.
+        exact: Whether the bytes that travel are known exactly, but for the head.
         anchor: Name of the pinned publisher that vouches for it; None where nothing was verified.
         doubt: Why nothing was.
     """
@@ -70,6 +74,9 @@ class Plan:
     connected: Cost | None
     isolated: Cost
     speed: Speed
+    parity: tuple[int, ...] = ()
+    head: int = 0
+    exact: bool = True
     anchor: str | None = None
     doubt: str = ""
 

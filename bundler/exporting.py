@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 from bundler.archive import layout
 from bundler.clock import now
 from bundler.descriptor import BundleDescriptor, BundledModel
-from bundler.files import Source, free_space, write_file
+from bundler.files import Source, free_space, open_regular, write_file
 from bundler.head import Head, advice, open_head
 from bundler.importer import (
     Wishes,
@@ -33,10 +33,10 @@ from bundler.volumes import look
 from registry import oci
 from registry.blobs import BlobStore
 from registry.digest import Digest
-from registry.gguf import model_facts, read_header_file
 from registry.staging import StagingArea, sync_folder
 from registry.store import Store
 from registry.verify import storage_errors
+from registry.weights import weight_facts
 from schemas.errors import AlreadyExists, IncompleteBundle, NotFound, StorageFull
 from schemas.render import Meter
 
@@ -128,8 +128,9 @@ def _export(
                 raise IncompleteBundle(error.what, why=error.why, hint=hint)
             _copy_required(store, area, head, found, progress)
             for model in wanted:
-                layer = head.weights[model.manifest.digest]
-                model_facts(read_header_file(area.path(layer.digest)))
+                for layer in head.weights[model.manifest.digest]:
+                    with open_regular(area.path(layer.digest)) as file:
+                        weight_facts(file, layer.size)
             area.install(found)
         _finish(partial, replace(trusted.descriptor, models=wanted).index())
     anchor = trusted.trust.new_state.anchor

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from bundler.files import free_space, open_regular
+from registry.pipeline import hash_through
 from registry.verify import storage_errors
 from schemas import limits
 
@@ -26,11 +27,13 @@ class Speed:
         read: Read from the source, past the page cache where the kernel heeds that, and hashed.
         write: Written to the target, and synced.
         encode: Encoded, if anything will be.
+        copy: Written, hashed on the way, and synced.
     """
 
     read: float | None = None
     write: float | None = None
     encode: float | None = None
+    copy: float | None = None
 
 
 def read_speed(path: Path) -> float | None:
@@ -53,7 +56,12 @@ def read_speed(path: Path) -> float | None:
     return done / spent if done and spent > 0 else None
 
 
-def write_speed(folder: Path) -> float | None:
+def copy_speed(folder: Path) -> float | None:
+    """As :func:`write_speed`, of data that are hashed on their way."""
+    return write_speed(folder, hashed=True)
+
+
+def write_speed(folder: Path, *, hashed: bool = False) -> float | None:
     """How fast a disk takes data: a nameless file, synced; None where none can be written."""
     if (free_space(folder) or 0) < 2 * PROBE_BYTES:
         return None
@@ -61,12 +69,26 @@ def write_speed(folder: Path) -> float | None:
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
             begun = time.perf_counter()
-            for _ in range(PROBE_BYTES // len(block)):
-                file.write(block)
+            if hashed:
+                source = _Repeated(block)
+                hash_through(source, PROBE_BYTES, "sha256", sink_fd=file.fileno())
+            else:
+                for _ in range(PROBE_BYTES // len(block)):
+                    file.write(block)
             os.fsync(file.fileno())
             return PROBE_BYTES / max(time.perf_counter() - begun, 1e-9)
     except OSError:
         return None  # the plan holds without it; what writes will say what is wrong
+
+
+class _Repeated:
+    """The same bytes over and over."""
+
+    def __init__(self, block: bytes) -> None:
+        self._block = block
+
+    def read(self, n: int, /) -> bytes:
+        return self._block[:n]
 
 
 def existing_folder(path: Path) -> Path:

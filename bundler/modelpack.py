@@ -10,9 +10,11 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bundler.sources import LocalModel
+from bundler.attestations.artifacts import Referrer
+from bundler.sources import LocalBlob, LocalModel
 from registry import oci
 from registry.oci import Descriptor, Manifest
+from registry.weights import GGUF
 from schemas import documents, strictjson
 from schemas.documents import Kind
 
@@ -28,12 +30,14 @@ class PackedModel:
         manifest: Parsed form of ``manifest_bytes``.
         manifest_bytes: The exact bytes that are signed.
         config_bytes: The exact bytes of the config blob.
+        referrers: What other tools check; made by :func:`bundler.attestations.making.attest`.
     """
 
     source: LocalModel
     manifest: Manifest
     manifest_bytes: bytes
     config_bytes: bytes
+    referrers: tuple[Referrer, ...] = ()
 
     @property
     def descriptor(self) -> Descriptor:
@@ -47,11 +51,11 @@ class PackedModel:
 
 
 def pack(source: LocalModel) -> PackedModel:
-    """Describe a local GGUF file as a ModelPack artifact."""
+    """Describe a local model as a ModelPack artifact: one raw layer per file."""
     config = documents.dump(Kind.MODEL_CONFIG, _config(source))
     manifest = Manifest(
         config=Descriptor.for_bytes(oci.MODEL_CONFIG, config),
-        layers=(_weight_layer(source),),
+        layers=tuple(map(_layer, source.blobs)),
         artifact_type=oci.MODEL_ARTIFACT,
     )
     return PackedModel(source, manifest, manifest.to_bytes(), config)
@@ -70,10 +74,10 @@ def spdx(name: str) -> str:
         return "LicenseRef-" + re.sub(r"[^A-Za-z0-9.-]+", "-", name)
 
 
-def _weight_layer(source: LocalModel) -> Descriptor:
+def _layer(source: LocalBlob) -> Descriptor:
     metadata = strictjson.dumps(
         {
-            "name": source.path.name,
+            "name": source.label,
             "mode": 0o644,
             "uid": 0,
             "gid": 0,
@@ -83,13 +87,13 @@ def _weight_layer(source: LocalModel) -> Descriptor:
         }
     ).decode()
     return Descriptor(
-        oci.WEIGHT_RAW,
+        source.file.media_type,
         source.digest,
         source.size,
         {
-            oci.FILEPATH: source.path.name,
+            oci.FILEPATH: source.file.name,
             oci.FILE_METADATA: metadata,
-            oci.TITLE: source.path.name,
+            oci.TITLE: source.file.name,
         },
     )
 
@@ -106,16 +110,18 @@ def _config(source: LocalModel) -> dict[str, Any]:
         ),
         "config": _present(
             architecture=facts.architecture,
-            format="gguf",
+            format=source.found.format,
             paramSize=facts.size_label,
-            quantization=facts.quantization,
             capabilities=_capabilities(source),
+            **{"quantization" if source.found.format == GGUF else "precision": facts.quantization},
         ),
-        "modelfs": {"type": "layers", "diffIds": [str(source.digest)]},
+        "modelfs": {"type": "layers", "diffIds": [str(blob.digest) for blob in source.blobs]},
     }
 
 
 def _capabilities(source: LocalModel) -> dict[str, Any]:
+    if not source.facts.capabilities:  # only a GGUF file tells
+        return {}
     embedding = "embedding" in source.facts.capabilities
     return {
         "inputTypes": ["text"],

@@ -20,7 +20,7 @@ from bundler.archive.pieces import Segment, encode_pieces, write_all
 from bundler.chunks.recipes import Delta
 from bundler.contents import DELTA, IDENTITY, Entry
 from bundler.files import open_regular, write_file
-from bundler.sources import LocalModel
+from bundler.sources import LocalBlob
 from bundler.workbench import Workbench
 from registry.digest import Digest
 from registry.pipeline import read_some
@@ -48,19 +48,19 @@ class Stored:
 
 
 def store(
-    model: LocalModel,
+    source: LocalBlob,
     *,
     compression: Compression,
     piece: int | None,
     bench: Workbench,
     progress: Meter,
 ) -> Stored:
-    """Decide how a model's weights are stored, and prepare that.
+    """Decide how a file is stored, and prepare that.
 
     What an interrupted attempt decided and encoded is taken over.
 
     Args:
-        model: Hashed already.
+        source: Hashed already.
         compression: What the operator wants.
         piece: Bytes per segment of a blob that travels as it is; None leaves it whole.
         bench: Takes encoded bytes.
@@ -70,67 +70,67 @@ def store(
         ContentMismatch: The file changed since it was hashed.
         StorageFull, StorageFailure: The disk says no.
     """
-    entry = bench.entry(model.digest)
-    if entry is None or not _usable(entry, model, bench):
-        entry = _make(model, compression, piece, bench, progress)
+    entry = bench.entry(source.digest)
+    if entry is None or not _usable(entry, source, bench):
+        entry = _make(source, compression, piece, bench, progress)
         bench.keep_entry(entry)
-        bench.pieces(model.digest).unlink(missing_ok=True)
+        bench.pieces(source.digest).unlink(missing_ok=True)
     if entry.encoding == IDENTITY:
-        return Stored(entry, model.path.name, model.open)
-    path = bench.spool(model.digest)
-    return Stored(entry, model.path.name, lambda: open_regular(path))
+        return Stored(entry, source.label, source.open)
+    path = bench.spool(source.digest)
+    return Stored(entry, source.label, lambda: open_regular(path))
 
 
-def _usable(entry: Entry, model: LocalModel, bench: Workbench) -> bool:
-    if (entry.digest, entry.size) != (model.digest, model.size):
+def _usable(entry: Entry, source: LocalBlob, bench: Workbench) -> bool:
+    if (entry.digest, entry.size) != (source.digest, source.size):
         return False
-    path = bench.spool(model.digest)
+    path = bench.spool(source.digest)
     return entry.encoding == IDENTITY or (
         path.is_file() and path.stat().st_size == entry.stored_size
     )
 
 
 def _make(
-    model: LocalModel,
+    source: LocalBlob,
     compression: Compression,
     piece: int | None,
     bench: Workbench,
     progress: Meter,
 ) -> Entry:
-    if model.delta is not None:
-        return _delta(model, model.delta, compression, bench, progress)
-    with model.open() as file, storage_errors(f"cannot read {model.path}"):
+    if source.delta is not None:
+        return _delta(source, source.delta, compression, bench, progress)
+    with source.open() as file, storage_errors(f"cannot read {source.file.path}"):
         fd = file.fileno()
         choice = choose_encoding(
-            lambda offset, length: os.pread(fd, length, offset), model.size, mode=compression
+            lambda offset, length: os.pread(fd, length, offset), source.size, mode=compression
         )
     if choice.encoding is not Encoding.IDENTITY:
-        return _encode(model, choice, bench, progress)
-    if piece is None or model.size <= piece:
-        return Entry(model.digest, model.size)
-    segments = _segments(model, piece, progress)
-    return Entry(model.digest, model.size, IDENTITY, piece, segments)
+        return _encode(source, choice, bench, progress)
+    if piece is None or source.size <= piece:
+        return Entry(source.digest, source.size)
+    segments = _segments(source, piece, progress)
+    return Entry(source.digest, source.size, IDENTITY, piece, segments)
 
 
-def _encode(model: LocalModel, choice: EncodingChoice, bench: Workbench, progress: Meter) -> Entry:
-    path = bench.spool(model.digest)
-    progress.begin(f"compressing {model.path.name}", model.size)
+def _encode(source: LocalBlob, choice: EncodingChoice, bench: Workbench, progress: Meter) -> Entry:
+    path = bench.spool(source.digest)
+    progress.begin(f"compressing {source.label}", source.size)
     with (
         storage_errors(f"cannot write {path}"),
-        model.open() as file,
-        _Spool(bench, model.digest, f"{choice.encoding} {choice.level}") as spool,
+        source.open() as file,
+        _Spool(bench, source.digest, f"{choice.encoding} {choice.level}") as spool,
     ):
-        done = min(len(spool.segments) * limits.PIECE_BYTES, model.size)
-        source = VerifyingReader(file, model.digest, model.size)
-        _pass_over(source, done, progress)
-        if done < model.size:
-            with closing(encode_pieces(source, model.size - done, choice)) as pieces:
+        done = min(len(spool.segments) * limits.PIECE_BYTES, source.size)
+        whole = VerifyingReader(file, source.digest, source.size)
+        _pass_over(whole, done, progress)
+        if done < source.size:
+            with closing(encode_pieces(whole, source.size - done, choice)) as pieces:
                 for each in pieces:
                     spool.add(each.segment, each.data)
                     progress.advance(each.raw_size)
     return Entry(
-        model.digest,
-        model.size,
+        source.digest,
+        source.size,
         str(choice.encoding),
         limits.PIECE_BYTES,
         tuple(spool.segments),
@@ -138,14 +138,14 @@ def _encode(model: LocalModel, choice: EncodingChoice, bench: Workbench, progres
 
 
 def _delta(
-    model: LocalModel, delta: Delta, compression: Compression, bench: Workbench, progress: Meter
+    source: LocalBlob, delta: Delta, compression: Compression, bench: Workbench, progress: Meter
 ) -> Entry:
-    path = bench.spool(model.digest)
-    progress.begin(f"taking the difference of {model.path.name}", delta.recipe.literal_size)
+    path = bench.spool(source.digest)
+    progress.begin(f"taking the difference of {source.label}", delta.recipe.literal_size)
     segments = []
     with (
         storage_errors(f"cannot write {path}"),
-        model.open() as file,
+        source.open() as file,
         path.open("wb", buffering=0) as sink,
     ):
         for piece in store_delta(delta.recipe, file.fileno(), mode=compression):
@@ -154,13 +154,15 @@ def _delta(
             progress.advance(piece.raw_size)
         os.fsync(sink.fileno())
         sync_folder(path.parent)
-    return Entry(model.digest, model.size, DELTA, limits.PIECE_BYTES, tuple(segments), delta.bases)
+    return Entry(
+        source.digest, source.size, DELTA, limits.PIECE_BYTES, tuple(segments), delta.bases
+    )
 
 
-def _segments(model: LocalModel, piece: int, progress: Meter) -> tuple[Segment, ...]:
-    progress.begin(f"cutting {model.path.name}", model.size)
-    with model.open() as file:
-        sizes = (min(piece, model.size - offset) for offset in range(0, model.size, piece))
+def _segments(source: LocalBlob, piece: int, progress: Meter) -> tuple[Segment, ...]:
+    progress.begin(f"cutting {source.label}", source.size)
+    with source.open() as file:
+        sizes = (min(piece, source.size - offset) for offset in range(0, source.size, piece))
         return tuple(Segment(n, digest_stream(file, n, progress.advance)) for n in sizes)
 
 

@@ -223,10 +223,10 @@ class Workbench:
         return (self.folder / _PLACING).exists()
 
     @property
-    def bytes_used(self) -> int:
-        """What lies here takes so much of the disk already."""
+    def outputs_used(self) -> int:
+        """What outputs take of the disk already."""
         with storage_errors(f"cannot read {self.folder}"):
-            return sum(entry.stat().st_blocks * 512 for entry in os.scandir(self.folder))
+            return sum(path.stat().st_blocks * 512 for path in self.folder.glob("out-*"))
 
     # -- files --------------------------------------------------------------------------------
 
@@ -280,6 +280,15 @@ def folder_of(output: Path) -> Path:
     if len(os.fsencode(name)) > _NAME_BYTES:
         name = f"{name[:40]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
     return output.with_name(f".{name}.create")
+
+
+def used_by(output: Path) -> int:
+    """Bytes of disk that an interrupted attempt at an output has taken already."""
+    folder = folder_of(output)
+    with storage_errors(f"cannot read {folder}"):
+        if not folder.is_dir():
+            return 0
+        return sum(entry.stat().st_blocks * 512 for entry in os.scandir(folder))
 
 
 def is_placing(output: Path) -> bool:

@@ -14,6 +14,7 @@ from registry.oci import WEIGHT_RAW
 from registry.records import ModelRecord
 from registry.reference import Reference
 from registry.store import Store
+from registry.weights import GGUF, format_of
 from runtime.messages import Message, WorkerSpec
 from runtime.options import NO_OPTIONS, Options
 from schemas import limits
@@ -126,15 +127,15 @@ class Models:
         if model is None:
             raise UnsupportedRequest(
                 f"model '{reference.shortest}' cannot be served",
-                why="it is not a single GGUF file",
+                why="it is not a single GGUF file, which is all that the engine here runs",
             )
         return model
 
     def _model(self, record: ModelRecord) -> Model | None:
         weights = [x for x in record.manifest.layers if x.media_type == WEIGHT_RAW]
-        if len(weights) != 1:
-            return None
         facts = record.facts
+        if len(weights) != 1 or format_of(facts) != GGUF:
+            return None
         return Model(
             reference=record.reference,
             digest=record.descriptor.digest,

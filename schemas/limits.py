@@ -34,6 +34,7 @@ TUF_ROOT_ROTATIONS: Final = 256
 TUF_DELEGATIONS: Final = 32
 TRUST_MEMBERS: Final = 1024  # metadata files in one bundle: roots, four roles, delegations
 TRUST_TOTAL_BYTES: Final = 64 * MIB
+SIGN_REQUEST_BYTES: Final = 32 * MIB  # metadata of several roles, as strings inside JSON
 KEY_FILES: Final = 64  # private keys in one folder that is given with --key
 WITHDRAWN_BYTES: Final = MIB  # the target advisories/withdrawn.json; a withdrawal takes ~ 300
 
@@ -83,6 +84,7 @@ STOP_CHARS: Final = 1024
 RETRY_AFTER_SECONDS: Final = 2  # a short answer's time: a place in the queue may be free by then
 LOGIT_BIASES: Final = 1024  # OpenAI documents no bound; each costs time per token
 CHOICES: Final = 128  # OpenAI API reference, "n"
+EMBED_TOKENS: Final = 8192  # per text: one microbatch, whose buffers grow with it
 FORMAT_BYTES: Final = 64 * KIB  # of a JSON Schema that an answer is held to
 FORMAT_FUEL: Final = 1_000_000  # llguidance's default: some 20 ms to build the lexer
 FORMAT_ITEMS: Final = 50_000  # llguidance's default: some 3 ms per token

@@ -14,7 +14,7 @@ from schemas.cli import JsonFlag, Output, QuietFlag
 
 
 def create(
-    sources: Annotated[list[str], typer.Argument(metavar="MODEL…", help="GGUF files.")],
+    sources: Annotated[list[str], typer.Argument(metavar="MODEL…", help="Model files or folders.")],
     output: Annotated[
         Path,
         typer.Option(
@@ -58,6 +58,7 @@ def create(
     Interrupted, the same command goes on where it was.
     """
     from bundler import connected, upkeep
+    from bundler.forms import check_pipe
     from bundler.inventory import WantList
     from bundler.passphrase import read_passphrase
     from bundler.rendering import inventory, transfers
@@ -65,6 +66,8 @@ def create(
 
     out = Output(json=json, quiet=quiet)
     form = connected.form(compression, volume_size, overwrite=force, parity=parity)
+    if str(output) == "-":
+        check_pipe(form, check_media=check_media)
     form, report = connected.for_site(form, against, want, site)
     if report is not None:
         inventory.believed(out, report, known=site is not None)
@@ -80,7 +83,7 @@ def create(
             progress=meter,
         )
         checked = None
-        if check_media and str(output) != "-":
+        if check_media:
             checked = upkeep.check_paths([created.path, *created.volumes], meter)
     # Into a pipe goes nothing but the bundle.
     with redirect_stdout(sys.stderr) if str(output) == "-" else nullcontext():
@@ -141,6 +144,9 @@ def plan(
         typer.Option(metavar="SIZE", help="Models: volumes of at most this: 3900M, 25G."),
     ] = None,
     compression: Annotated[str, typer.Option(help="Models: auto, none or max.")] = "auto",
+    parity: Annotated[
+        int, typer.Option(metavar="M", min=0, help="Models: with M parity volumes.")
+    ] = 0,
     against: Annotated[
         Optional[Path],  # noqa: UP045 - Typer evaluates it
         typer.Option(metavar="INVENTORY", help="Models: leave out what this site holds."),
@@ -161,7 +167,7 @@ def plan(
     from bundler.rendering import questions
     from schemas.settings import load
 
-    form = connected.form(compression, volume_size, overwrite=True)
+    form = connected.form(compression, volume_size, overwrite=True, parity=parity)
     form, _ = connected.for_site(form, against, None, site)
     wishes = Wishes(publisher, tuple(only or ()))
     out = Output(json=json, quiet=quiet)

@@ -109,6 +109,7 @@ def planned(out: Output, result: Plan) -> None:
             ("models", f"{len(result.models)}, {bytes_text(sum(n for _, n in result.models))}"),
             ("to carry", f"{bytes_text(result.carry)}: {carried}" if carried else "nothing"),
             ("volumes", _volumes_text(result)),
+            ("parity", _parity_text(result)),
             ("there already", _blobs_text(result.held)),
             ("lacking", _blobs_text(result.lacking)),
             ("trusted as", result.anchor),
@@ -116,9 +117,16 @@ def planned(out: Output, result: Plan) -> None:
     )
     _costs(out, result)
     speed = result.speed
-    rates = [("reads", speed.read), ("writes", speed.write), ("encodes", speed.encode)]
+    rates = [
+        ("reads", speed.read),
+        ("writes", speed.write),
+        ("copies", speed.copy),
+        ("encodes", speed.encode),
+    ]
     text = ", ".join(f"{verb} {bytes_text(int(rate))}/s" for verb, rate in rates if rate)
-    out.note(f"An estimate. Measured here, just now, with a few MiB: {text or 'nothing'}.")
+    if not result.exact:
+        out.note("How much travels is an estimate: samples were encoded, not all of it.")
+    out.note(f"Times are estimates. Measured here, with a few MiB: {text or 'nothing'}.")
     for name, cost in (("connected", result.connected), ("isolated", result.isolated)):
         if cost is not None and cost.fits is False:
             out.warn(f"the disk of the {name} side is too small ({cost.folder})")
@@ -160,6 +168,13 @@ def _volumes_text(result: Plan) -> str:
     return f"{text}; still missing: {numbers}{more}"
 
 
+def _parity_text(result: Plan) -> str:
+    if not result.parity:
+        return ""
+    text = f"{len(result.parity)} of {bytes_text(max(result.parity))}"
+    return text if result.connected is not None else f"{text} at hand; they stand in for as many"
+
+
 def _blobs_text(found: tuple[int, int]) -> str:
     count, size = found
     return f"{count} blobs, {bytes_text(size)}" if count else ""
@@ -194,11 +209,19 @@ def _plan_document(result: Plan) -> dict[str, Any]:
         "volumes": result.volumes,
         "volumeBytes": result.volume_size,
         "missingVolumes": list(result.missing),
+        "parityVolumes": list(result.parity),
+        "headBytes": result.head or None,
+        "exact": result.exact,
         "held": blobs(result.held),
         "lacking": blobs(result.lacking),
         "connected": cost(result.connected),
         "isolated": cost(result.isolated),
-        "bytesPerSecond": {"read": speed.read, "write": speed.write, "encode": speed.encode},
+        "bytesPerSecond": {
+            "read": speed.read,
+            "write": speed.write,
+            "copy": speed.copy,
+            "encode": speed.encode,
+        },
     }
 
 

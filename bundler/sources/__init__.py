@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from bundler.sources.local import LocalModel, resolve
+from bundler.sources.local import examine, hashed, resolve
+from bundler.sources.model import FoundModel, LocalBlob, LocalModel, SourceFile
 
-__all__ = ["LocalModel", "resolve"]
+__all__ = ["FoundModel", "LocalBlob", "LocalModel", "SourceFile", "examine", "hashed", "resolve"]

@@ -1,114 +1,118 @@
-"""A GGUF file on this machine."""
+"""A model on this machine: a GGUF or safetensors file, or a folder with all that belongs to one."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from bundler.checks import is_plain_path
 from bundler.chunking import Chunking
-from bundler.chunks.recipes import Delta
 from bundler.files import open_regular
-from registry.digest import Digest
-from registry.gguf import ModelFacts, model_facts, read_header
+from bundler.sources.folder import Folder, look_into
+from bundler.sources.model import FoundModel, LocalBlob, LocalModel, SourceFile
+from registry import oci
+from registry.gguf import ModelFacts, Provenance, model_provenance, read_header
 from registry.reference import DEFAULT_NAMESPACE, DEFAULT_TAG, Reference
+from registry.verify import storage_errors
+from registry.weights import GGUF, WeightFacts, together, weight_facts
 from schemas.errors import InvalidName, UnsupportedRequest, UsageError
 from schemas.render import Meter
 
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://")
-
-
-@dataclass(frozen=True, slots=True)
-class LocalModel:
-    """One model file, read once.
-
-    Attributes:
-        reference: What it will be called.
-        path: Where it lies.
-        digest: Of the whole file.
-        size: In bytes.
-        facts: What its header says.
-        delta: How to make it of what the far side holds, where that pays.
-    """
-
-    reference: Reference
-    path: Path
-    digest: Digest
-    size: int
-    facts: ModelFacts
-    delta: Delta | None = None
-
-    def open(self) -> BinaryIO:
-        """Open it again for copying; whoever copies compares the digest."""
-        return open_regular(self.path)
-
-
-@dataclass(frozen=True, slots=True)
-class LocalFile:
-    """A model file of which only the header was read.
-
-    Attributes:
-        reference: What it will be called.
-        path: Where it lies.
-        size: In bytes.
-        facts: What its header says.
-    """
-
-    reference: Reference
-    path: Path
-    size: int
-    facts: ModelFacts
+_SUFFIXES: Final = (".gguf", ".safetensors")
 
 
 def resolve(source: str, name: str | None, chunking: Chunking, progress: Meter) -> LocalModel:
-    """Check and hash a local GGUF file.
+    """Find, check and hash a model; see :func:`examine` and :func:`hashed`."""
+    return hashed(examine(source, name), chunking, progress)
+
+
+def examine(source: str, name: str | None) -> FoundModel:
+    """Find a model and check its headers; nothing else is read.
 
     Args:
         source: A path as typed.
-        name: The model's name as typed; derived from the file's name where None.
-        chunking: Hashes the file, and keeps its chunk index.
-        progress: Told of the bytes hashed.
+        name: The model's name as typed; derived from the file's or folder's name where None.
 
     Raises:
-        NotFound: No such file.
-        UnsupportedRequest: A source of another kind.
+        NotFound: No such file; or a folder without weights.
+        UnsupportedRequest: A source of another kind, or a file of a kind that does not travel.
         UsageError: Not a regular file.
-        InvalidName: The name does not parse, or the file's own cannot travel.
-        MalformedModel: The header is not one that may reach an engine.
+        InvalidName: The name does not parse, or a file's own cannot travel.
+        MalformedModel: A header is not one that may reach an engine.
         StorageFailure: It cannot be read.
     """
-    with _opened(source, name) as (file, found):
-        progress.begin(f"hashing {found.path.name}", found.size)
-        file.seek(0)
-        digest, delta = chunking.digest(file, found.size, progress.advance)
-    return LocalModel(found.reference, found.path, digest, found.size, found.facts, delta)
-
-
-def examine(source: str, name: str | None) -> LocalFile:
-    """As :func:`resolve`, but read no more than the header."""
-    with _opened(source, name) as (_, found):
-        return found
-
-
-@contextmanager
-def _opened(source: str, name: str | None) -> Iterator[tuple[BinaryIO, LocalFile]]:
     if match := _SCHEME.match(source):
         raise UnsupportedRequest(
             f"sources of the kind {match[1]}:// cannot be read yet",
-            hint="Download the GGUF file and give its path",
+            hint="Download the model and give the path of its file or folder",
         )
     path = Path(source)
-    reference = _given_name(name) if name is not None else None
-    with open_regular(path) as file:
+    given = _given_name(name) if name is not None else None
+    with storage_errors(f"cannot read {path}"):
+        is_folder = path.is_dir()
+    return _folder(path, given) if is_folder else _file(path, given)
+
+
+def hashed(found: FoundModel, chunking: Chunking, progress: Meter) -> LocalModel:
+    """Read all files of a model once.
+
+    Args:
+        found: See :func:`examine`.
+        chunking: Hashes files, and keeps their chunk indexes.
+        progress: Told of the bytes hashed.
+
+    Raises:
+        ContentMismatch: A file ends early: it changes while it is read.
+        StorageFull, StorageFailure: The disk says no.
+    """
+    return LocalModel(found, tuple(_hashed(file, chunking, progress) for file in found.files))
+
+
+def _hashed(file: SourceFile, chunking: Chunking, progress: Meter) -> LocalBlob:
+    with open_regular(file.path) as source:
+        progress.begin(f"hashing {file.path.name}", file.size)
+        digest, delta = chunking.digest(source, file.size, progress.advance)
+    return LocalBlob(file, digest, delta)
+
+
+def _file(path: Path, given: Reference | None) -> FoundModel:
+    origin = Provenance()
+    with open_regular(path) as source:
         _check_file_name(path)
-        size = os.fstat(file.fileno()).st_size
-        facts = model_facts(read_header(file, size))
-        yield file, LocalFile(reference or _derived_name(path, facts), path, size, facts)
+        size = os.fstat(source.fileno()).st_size
+        known = weight_facts(source, size)
+        if known.format == GGUF:
+            source.seek(0)
+            origin = model_provenance(read_header(source, size))
+    reference = given or _derived_name(path, known.model)
+    files = (SourceFile(path, path.name, oci.WEIGHT_RAW, size),)
+    return FoundModel(reference, path, files, known.model, origin, known.format)
+
+
+def _folder(path: Path, given: Reference | None) -> FoundModel:
+    folder = look_into(path)
+    known = together([_weights(file) for file in folder.files if file.media_type == oci.WEIGHT_RAW])
+    facts = _facts(known, folder)
+    reference = given or _derived_name(path.absolute(), facts)
+    return FoundModel(reference, path, folder.files, facts, Provenance(), known.format)
+
+
+def _weights(file: SourceFile) -> WeightFacts:
+    with open_regular(file.path) as source:
+        return weight_facts(source, file.size)
+
+
+def _facts(known: WeightFacts, folder: Folder) -> ModelFacts:
+    """What the folder's own files say fills what the weights leave open."""
+    return replace(
+        known.model,
+        architecture=known.model.architecture or folder.architecture,
+        license=known.model.license or folder.license,
+    )
 
 
 def _check_file_name(path: Path) -> None:
@@ -132,7 +136,10 @@ def _given_name(text: str) -> Reference:
 
 def _derived_name(path: Path, facts: ModelFacts) -> Reference:
     """``SmolLM2-135M-Instruct.Q4_1.gguf`` → ``library/smollm2-135m-instruct:q4_1``."""
-    stem = re.sub(r"[^a-z0-9]+", "-", path.name.lower().removesuffix(".gguf")).strip("-")
+    name = path.name.lower()
+    for suffix in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    stem = re.sub(r"[^a-z0-9]+", "-", name).strip("-")
     tag = facts.quantization.lower() if facts.quantization else DEFAULT_TAG
     suffix = "-" + re.sub(r"[^a-z0-9]+", "-", tag)
     return Reference(DEFAULT_NAMESPACE, stem.removesuffix(suffix) or "model", tag)

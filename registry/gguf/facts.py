@@ -75,7 +75,7 @@ def model_facts(header: GGUFHeader) -> ModelFacts:
         architecture=header.architecture,
         parameters=header.parameter_count,
         parameter_size=parameter_size(header.parameter_count),
-        size_label=label if _SIZE_LABEL.fullmatch(label) else _rounded(header.parameter_count),
+        size_label=label if _SIZE_LABEL.fullmatch(label) else rounded_size(header.parameter_count),
         quantization=header.quantization,
         context_length=header.context_length,
         embedding_length=header.embedding_length,
@@ -124,7 +124,7 @@ def one_line(text: str | None) -> str:
     return flat if len(flat) <= _LINE_CHARS else flat[: _LINE_CHARS - 1] + "…"
 
 
-def _rounded(count: int) -> str:
+def rounded_size(count: int) -> str:
     """A parameter class as the GGUF naming convention has it: three digits at most."""
     for unit, letter in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
         if count >= unit:

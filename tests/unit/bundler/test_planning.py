@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from bundler import connected as verbs
+from bundler.archive import layout
 from bundler.archive.codec import Compression
 from bundler.costs import Plan
 from bundler.create import Created, Form
+from bundler.extents import volume_size as volume_bytes
 from bundler.files import free_space
 from bundler.importer import Wishes
 from bundler.measuring import existing_folder, read_speed, write_speed
@@ -58,21 +61,53 @@ def made(home: Path, sources: list[str], form: Form, output: Path, meter: Meter)
     )
 
 
-@pytest.mark.parametrize("volume_size", [None, 1 << 20])
-def test_plan_without_compression_is_exact(
-    volume_size: int | None, noisy: Path, connected: Path, tmp_path: Path, meter: Meter
+def volume_size_of(created: Created, number: int) -> int:
+    """Of a volume's file, by what the descriptor says of it."""
+    size = volume_bytes(created.descriptor, number)
+    assert created.volumes[number - 1].stat().st_size == size
+    return size
+
+
+def carried_by(created: Created) -> Counter[str]:
+    """What a bundle's files have of the models' own, by encoding."""
+    found: Counter[str] = Counter()
+    models = {m.manifest.digest for m in created.descriptor.models}
+    weights = [e for e in created.descriptor.contents if e.digest not in models]
+    for entry in weights:
+        if entry.size > limits.MIB:
+            found[entry.encoding] += entry.stored_size
+    return found
+
+
+@pytest.mark.parametrize(("volume_size", "parity"), [(None, 0), (1 << 20, 0), (1 << 20, 2)])
+@pytest.mark.parametrize("compression", [Compression.NONE, Compression.AUTO])
+def test_plan_of_what_is_not_encoded_is_exact(
+    compression: Compression,
+    volume_size: int | None,
+    parity: int,
+    noisy: Path,
+    connected: Path,
+    tmp_path: Path,
+    meter: Meter,
 ) -> None:
-    form = Form(Compression.NONE, volume_size)
+    form = Form(compression, volume_size, parity=parity)
     found = planned(connected, [str(noisy)], form, tmp_path / "b.tar", meter)
     assert list(tmp_path.iterdir()) == []
     assert found.carried == {"identity": noisy.stat().st_size}
+    assert found.exact
     created = made(connected, [str(noisy)], form, tmp_path / "b.tar", meter)
-    assert found.volumes == len(created.volumes)
+    assert carried_by(created) == found.carried
+    assert found.volumes == len(created.descriptor.volumes)
+    assert found.volumes + len(found.parity) == len(created.volumes)
     sizes = [path.stat().st_size for path in created.volumes]
-    assert abs(found.volume_size - max(sizes, default=0)) <= 10_240
-    assert 0 <= created.size - found.carry < 100_000
+    assert found.volume_size == max(sizes[: found.volumes], default=0)
+    assert list(found.parity) == sizes[found.volumes :]
     assert found.connected is not None
-    assert found.connected.peak == found.connected.write == found.carry
+    assert found.connected.peak == found.connected.write
+    members = 0 if volume_size else layout.member_size(found.carry)
+    volumes = [volume_size_of(created, n) for n in range(1, found.volumes + 1)]
+    assert found.connected.write == sum(volumes) + sum(found.parity) + members
+    assert created.size - found.connected.write == pytest.approx(found.head, abs=64 * limits.KIB)
     assert found.connected.free is not None
     assert found.connected.seconds
     assert found.isolated.write == noisy.stat().st_size
@@ -91,7 +126,8 @@ def test_plan_with_compression_is_near(
     assert found.carry == pytest.approx(entry.stored_size, rel=0.1)
     assert found.speed.encode
     assert found.connected is not None
-    assert found.connected.write == 2 * found.carry, "spooled, then written"
+    assert 0 <= found.connected.write - 2 * found.carry <= 2 * layout.BLOCK, "spooled, then written"
+    assert not found.exact
 
 
 def test_plan_against_what_a_site_holds(
