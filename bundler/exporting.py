@@ -10,7 +10,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -37,10 +37,12 @@ from registry.staging import StagingArea, sync_folder
 from registry.store import Store
 from registry.verify import storage_errors
 from registry.weights import weight_facts
+from schemas import strictjson
 from schemas.errors import AlreadyExists, IncompleteBundle, NotFound, StorageFull
 from schemas.render import Meter
 
 _NAME_CHARS: Final = 40  # of the folder's name in that of the unfinished one
+_COSIGN_IMAGE: Final = "dev.cosignproject.cosign/image"  # what cosign --local-image verifies
 _READABLE: Final = 0o755  # the blobs themselves have 0444
 
 
@@ -132,7 +134,7 @@ def _export(
                     with open_regular(area.path(layer.digest)) as file:
                         weight_facts(file, layer.size)
             area.install(found)
-        _finish(partial, replace(trusted.descriptor, models=wanted).index())
+        _finish(partial, _index(head, wanted))
     anchor = trusted.trust.new_state.anchor
     return Exported(folder, trusted.descriptor, wanted, anchor, found)
 
@@ -198,6 +200,27 @@ def _appearing(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _index(head: Head, wanted: Sequence[BundledModel]) -> bytes:
+    """The models under their names, and what refers to them, as oras and cosign look for it."""
+    models = [
+        {
+            **model.manifest.document(),
+            "artifactType": oci.MODEL_ARTIFACT,
+            "annotations": {oci.REF_NAME: str(model.reference), "kind": _COSIGN_IMAGE},
+        }
+        for model in wanted
+    ]
+    referrers = {
+        each.digest: {**each.document(), "artifactType": item.artifact_type}
+        for model in wanted
+        for each, item in head.referrers_of(model)
+    }
+    manifests = [*models, *referrers.values()]
+    return strictjson.dumps(
+        {"schemaVersion": 2, "mediaType": oci.IMAGE_INDEX, "manifests": manifests}
+    )
 
 
 def _finish(partial: Path, index: bytes) -> None:

@@ -142,6 +142,12 @@ def read_contents(front: Front, volumes: Volumes) -> Contents:
     return describe(descriptor, body, configs, volumes)
 
 
+def read_bom(front: Front) -> bytes:
+    """The bundle's bill of materials as it claims it; empty where it has none."""
+    descriptor = BundleDescriptor.from_bytes(front.descriptor_bytes)
+    return read_body(front.reader, descriptor, lambda _: None, lambda _: None).bom
+
+
 def describe(
     descriptor: BundleDescriptor, body: Read, configs: Configs, volumes: Volumes
 ) -> Contents:

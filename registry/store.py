@@ -150,8 +150,15 @@ class Store:
                 tx.add_audit_event(self.audit_event("model.remove", subject, detail))
             if not prune or self.blobs.live_areas():
                 return GCReport()
-            only = frozenset({manifest, *(blob.digest for blob in record.manifest.blobs)})
+            only = self._needed_by({manifest})
             return sweep(self.catalogue, self.blobs, grace_seconds=0, only=only)
+
+    def _needed_by(self, manifests: set[Digest]) -> frozenset[Digest]:
+        """These manifests, what refers to them, and all blobs of both."""
+        for manifest in tuple(manifests):
+            manifests |= {each.digest for each in self.catalogue.referrers(manifest)}
+        needs = self.catalogue.references()
+        return frozenset[Digest]().union(*(needs[manifest] for manifest in manifests))
 
     def copy_model(self, source: Reference, target: Reference) -> ModelRecord:
         """Give a model a second name, in one transaction with its audit event.

@@ -23,6 +23,7 @@ COSIGN: Final = "https://sigstore.dev/cosign/sign/v1"  # cosign, pkg/types/predi
 CYCLONEDX: Final = "https://cyclonedx.org/bom"  # in-toto attestation, spec/predicates/cyclonedx.md
 
 SIGNATURE_FILE: Final = "model.sig"
+BOM_FILE: Final = "bom.cdx.json"
 _RAW: Final = ".raw"
 
 
@@ -48,7 +49,7 @@ def model_signing(reference: Reference, manifest: Manifest) -> bytes:
             "method": "files",
             "hash_type": "sha256",
             "allow_symlinks": False,
-            "ignore_paths": [SIGNATURE_FILE],
+            "ignore_paths": [SIGNATURE_FILE, BOM_FILE],
         },
         "resources": _resources(manifest),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bundler.cli import connected, inventory, isolated, keys, trust
+from bundler.cli import approve, attestations, connected, inventory, isolated, keys, policy, trust
 from schemas.cli import new_app, run
 
 app = new_app("Carry AI models across an air gap, and prove what arrived.")
@@ -14,9 +14,14 @@ app.command("verify")(isolated.verify)
 app.command("inspect")(isolated.inspect)
 app.command("diff")(isolated.diff)
 app.command("export")(isolated.export)
+app.command("extract")(attestations.extract)
+app.command("bom")(attestations.bom)
 app.command("plan")(connected.plan)
+app.command("approve")(approve.approve)
 app.add_typer(keys.app, name="keys")
 app.add_typer(trust.app, name="trust")
+app.add_typer(policy.app, name="policy")
+app.add_typer(approve.app, name="operator")
 app.add_typer(inventory.app, name="inventory")
 
 

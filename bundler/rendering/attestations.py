@@ -1,0 +1,49 @@
+"""What the verbs for other tools show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bundler.attestations.extracting import Extracted
+from bundler.files import check_output, write_file
+from schemas.render import Output
+
+
+def billed(out: Output, data: bytes, output: Path | None, *, overwrite: bool) -> None:
+    """``bundle bom``."""
+    if output is None:
+        out.line(data.decode())
+        return
+    check_output(output, overwrite=overwrite)
+    write_file(output, data)
+    out.note(f"Wrote {output}")
+
+
+def extracted(out: Output, found: Sequence[Extracted]) -> None:
+    """``bundle extract``."""
+    for each in found:
+        out.line(f"wrote  {each.folder} ({len(each.files)} files)")
+        if each.signature is None:
+            out.note(f"{each.reference} came without a signature for other tools")
+        elif each.key is None:
+            out.note(f"No publisher trusted here has the key that signed {each.reference}")
+        else:
+            out.note(
+                "Verify it with: model_signing verify key"
+                f" --signature {each.signature} --public_key {each.key} {each.folder}"
+            )
+    out.result(
+        {
+            "models": [
+                {
+                    "name": str(each.reference),
+                    "path": str(each.folder),
+                    "files": list(each.files),
+                    "signature": None if each.signature is None else str(each.signature),
+                    "key": None if each.key is None else str(each.key),
+                }
+                for each in found
+            ]
+        }
+    )
