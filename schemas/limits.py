@@ -37,6 +37,7 @@ TRUST_TOTAL_BYTES: Final = 64 * MIB
 SIGN_REQUEST_BYTES: Final = 32 * MIB  # metadata of several roles, as strings inside JSON
 KEY_FILES: Final = 64  # private keys in one folder that is given with --key
 WITHDRAWN_BYTES: Final = MIB  # the target advisories/withdrawn.json; a withdrawal takes ~ 300
+WITHDRAWN_ENTRIES: Final = 4096  # as its schema says
 
 # -- the archive --------------------------------------------------------------------------------
 IO_CHUNK: Final = 1 * MIB  # one read; large enough for full disk speed, small enough to stay flat

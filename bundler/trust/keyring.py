@@ -145,12 +145,13 @@ class KeyRing:
         """
         if path not in self._opened:
             if path.suffix == ".p11":
-                self._opened[path] = self._token(read_token_file(path))
+                self._opened[path] = self.token(read_token_file(path))
             else:
                 self._opened[path] = keys.load(path, self._own_passphrase())
         return self._opened[path]
 
-    def _token(self, uri: str) -> Signer:
+    def token(self, uri: str) -> Signer:
+        """A key in hardware; see :mod:`bundler.trust.tokens`."""
         from bundler.trust.tokens import token_signer
 
         return token_signer(uri, self._secrets.pin)
@@ -166,7 +167,7 @@ class KeyRing:
             found = []
             for place in self._secrets.others:
                 if place.startswith(TOKEN_SCHEME):
-                    found.append(self._token(place))
+                    found.append(self.token(place))
                     continue
                 secret = self._own_passphrase() if passphrase is None else passphrase()
                 found += [keys.load(path, secret) for path in _private_files(Path(place))]

@@ -18,10 +18,12 @@ from typing import Final
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
+    SECP384R1,
     EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
     generate_private_key,
 )
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CBC
@@ -30,13 +32,15 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
     load_pem_private_key,
+    load_pem_public_key,
 )
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from registry.verify import storage_errors
 from schemas import limits
-from schemas.errors import AlreadyExists, InvalidName, KeyUnavailable
+from schemas.errors import AlreadyExists, InvalidName, KeyUnavailable, NotFound
 
 ECDSA_P256: Final = "ecdsa-p256"
 ED25519: Final = "ed25519"
@@ -122,6 +126,46 @@ def load(path: Path, passphrase: bytes) -> CryptoSigner:
     if not isinstance(private, EllipticCurvePrivateKey | Ed25519PrivateKey):
         raise KeyUnavailable(f"the private key of {role} is of a type that is not used here")
     return CryptoSigner(private)
+
+
+def public_pem(key: Key) -> bytes:
+    """A public key as a file that people pass on: SubjectPublicKeyInfo in PEM."""
+    public = str(key.keyval["public"])
+    if key.keytype != ED25519:
+        return public.encode("ascii")
+    raw = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
+    return raw.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def load_public(path: Path) -> SSlibKey:
+    """Read a public key file, as :func:`public_pem` or ``openssl pkey -pubout`` writes it.
+
+    Raises:
+        NotFound: There is no such file.
+        KeyUnavailable: It is no public key of a kind that is used here.
+        StorageFailure: It cannot be read.
+    """
+    with storage_errors(f"cannot read {path}"):
+        try:
+            with path.open("rb") as file:
+                pem = file.read(KEY_FILE_BYTES)
+        except (FileNotFoundError, IsADirectoryError):
+            raise NotFound(f"there is no public key {path}", hint="Check the path") from None
+    try:
+        key = load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    usable = isinstance(key, Ed25519PublicKey) or (
+        isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1 | SECP384R1)
+    )
+    if key is None or not usable:
+        private = b"PRIVATE KEY" in pem
+        raise KeyUnavailable(
+            f"{path} is not a public key that is used here",
+            why="it is a private one, which should stay where it is" if private else "",
+            hint="Give a PEM file with a P-256, P-384 or Ed25519 public key",
+        )
+    return SSlibKey.from_crypto(key)
 
 
 def encrypt(signer: CryptoSigner, passphrase: bytes, *, rounds: int = KDF_ROUNDS) -> bytes:

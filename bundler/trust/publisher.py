@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -15,6 +15,7 @@ from securesystemslib.signer import CryptoSigner
 from bundler.trust import closedworld, keys, names
 from bundler.trust.attesting import AttestationKey, attestation_key
 from bundler.trust.clock import BUILD_DATE
+from bundler.trust.health import SOON, RoleHealth, examine
 from bundler.trust.keyring import KeyRing, Secrets
 from bundler.trust.modelentries import SignedModel, manifest_custom, targets_with
 from bundler.trust.names import model_target, publisher_role
@@ -168,6 +169,11 @@ class Publisher:
         return Digest.of(self.root_bytes)
 
     @property
+    def metadata_size(self) -> int:
+        """Bytes of all that was signed so far, as a bundle carries it."""
+        return sum(map(len, self._generation.files.values()))
+
+    @property
     def versions(self) -> Mapping[str, int]:
         """Role to version, of what was signed last."""
         return MappingProxyType(self._repository.versions)
@@ -176,6 +182,15 @@ class Publisher:
     def withdrawn(self) -> bytes | None:
         """The signed list of what is withdrawn; None before the first."""
         return self._generation.withdrawn
+
+    def health(self, now: datetime, soon: timedelta = SOON) -> list[RoleHealth]:
+        """All roles, their keys, and what runs out when; no key is opened."""
+        return examine(self._workspace, self._generation, self._repository, now, soon)
+
+    @property
+    def roots(self) -> Mapping[int, bytes]:
+        """All versions of the root, from 1."""
+        return {number: item.data for number, item in self._repository.roots.items()}
 
     @contextmanager
     def signing(self, secret: Secrets | bytes, *, partly: bool = False) -> Iterator[Signing]:
@@ -244,7 +259,7 @@ class Publisher:
             StorageFailure: Or :class:`~schemas.errors.StorageFull`; nothing was signed then.
         """
         moment = now or datetime.now(UTC)
-        _check_clock(moment)
+        check_clock(moment)
         with self.signing(passphrase) as opened:
             if not opened.repository.has_advisories:
                 opened.delegate_here(names.ADVISORIES, keys.ECDSA_P256, moment, kdf_rounds)
@@ -273,7 +288,7 @@ class Publisher:
             KeyUnavailable: A key is not at hand or the passphrase is wrong.
             EnvironmentFault: The clock is behind this release's build date.
         """
-        _check_clock(now)
+        check_clock(now)
         roles = {names.TIMESTAMP}
         for model in models:
             _check_namespace(model.namespace, self.namespaces)
@@ -284,9 +299,7 @@ class Publisher:
         for role in sorted(roles):
             self._repository.require(role, ring)
 
-    def attestation_key(
-        self, namespace: str, passphrase: Secrets | bytes
-    ) -> AttestationKey | None:
+    def attestation_key(self, namespace: str, passphrase: Secrets | bytes) -> AttestationKey | None:
         """A key of a namespace's that can sign what other tools check.
 
         Args:
@@ -335,7 +348,7 @@ class Publisher:
             TrustError: What is in the folder would not be believed; nothing was published then.
             StorageFailure: Or :class:`~schemas.errors.StorageFull`; nothing was published then.
         """
-        _check_clock(now)
+        check_clock(now)
         with self.signing(passphrase) as opened:
             repository, ring, generation = opened.repository, opened.ring, opened.generation
             sequence = generation.sequence + 1
@@ -385,8 +398,12 @@ def _check_namespace(namespace: str, known: Sequence[str]) -> None:
         )
 
 
-def _check_clock(now: datetime) -> None:
-    """Signatures made by a clock far behind would have expired before they arrive."""
+def check_clock(now: datetime) -> None:
+    """See that this machine may date signatures: made far behind, they would arrive expired.
+
+    Raises:
+        EnvironmentFault: The clock is behind this release's build date.
+    """
     if now < BUILD_DATE:
         raise EnvironmentFault(
             f"this machine's clock says {now:%Y-%m-%d}, which cannot be",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from securesystemslib.signer import Signer
@@ -131,6 +132,32 @@ class Repository:
             return False
         delegated = (self._delegations().roles or {}).get(role)
         return delegated is not None and delegated.paths == list(names.retired_paths(role))
+
+    @property
+    def roots(self) -> Mapping[int, Envelope]:
+        """All versions, from 1."""
+        return MappingProxyType(self._roots)
+
+    def find(self, role: str) -> Envelope | None:
+        """The newest metadata of a role, if there is any."""
+        return self.root if role == names.ROOT else self._roles.get(role)
+
+    def wanted(self, role: str) -> tuple[RoleKeys, ...]:
+        """Who must sign a role's newest version; a root has two: its predecessor and itself."""
+        found = []
+        for delegator in self._delegators(role, self.newest(role)):
+            each = delegator.get_delegated_role(role)
+            found.append(RoleKeys(tuple(map(delegator.get_key, each.keyids)), each.threshold))
+        return tuple(found)
+
+    def check_signatures_so_far(self, role: str) -> None:
+        """See that the signatures of a role are right, even if they are too few yet.
+
+        Raises:
+            BadSignature: One is wrong, or by a key that may not sign it.
+        """
+        item = self.newest(role)
+        envelope.check_signatures(item, *self._delegators(role, item), enough=False)
 
     def role_keys(self, role: str) -> RoleKeys | None:
         """Who may sign a role; None where there is no such role."""
@@ -265,20 +292,19 @@ class Repository:
 
     def missing(self, role: str) -> int:
         """How many more signatures a role's newest version needs; 0 if it is complete."""
-        item = self.root if role == names.ROOT else self._roles[role]
-        counts = (
-            delegator.get_delegated_role(role).threshold
-            - len(set(item.signers) & set(delegator.get_delegated_role(role).keyids))
-            for delegator in self._delegators(role, item)
-        )
-        return max(0, *counts)
+        signers = set(self.newest(role).signers)
+        lacks = (each.threshold - len(signers & set(each.keyids)) for each in self.wanted(role))
+        return max(0, *lacks)
 
     def check_signed(self) -> None:
         """See that every role is signed as its delegator asks, the root chain from 1 on.
 
         Raises:
-            BadSignature: A wrong, stray or missing signature.
+            BadSignature: A wrong, stray or missing signature, or a role that nobody delegates to.
         """
+        known = {*names.TOP_LEVEL, *self.delegated}
+        if stray := set(self._roles) - known:
+            raise BadSignature(f"nobody delegates to {min(stray)}")
         for number in sorted(self._roots):
             item = self._roots[number]
             envelope.check_signatures(item, *self._delegators(names.ROOT, item))
@@ -286,6 +312,10 @@ class Repository:
             if role in self._roles and role != names.BUNDLE_ROLE:
                 item = self._roles[role]
                 envelope.check_signatures(item, *self._delegators(role, item))
+
+    def newest(self, role: str) -> Envelope:
+        """The newest metadata of a role that has some."""
+        return self.root if role == names.ROOT else self._roles[role]
 
     def _fits(self, role: str) -> bool:
         """Whether a role's signatures still are what its delegator asks for."""
