@@ -3,50 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from bundler.clock import now
+from bundler.evidence.attempt import Attempt
+from bundler.evidence.recording import recorded
 from bundler.files import Source, open_regular
 from bundler.importer import Imported, Verified, Wishes, import_bundle, staged_head
 from bundler.mending import restored
 from bundler.pipes import is_pipe, standard_input
+from bundler.policy.gate import Consent, Gate, Persons
+from bundler.policy.reading import load
 from bundler.reports import write_want_list
-from bundler.trust.verifier import pin_root
 from bundler.verifying import verify_bundle
 from bundler.volumes import Media, look, one_bundle
-from registry.digest import Digest
-from registry.records import Anchor
 from registry.store import Store
-from registry.verify import storage_errors
-from schemas import limits, strictjson
 from schemas.errors import (
     BlobsMissing,
     ContentError,
     IncompleteBundle,
-    InvalidName,
     NotFound,
-    TrustMissing,
     UsageError,
 )
 from schemas.render import Meter
 
 _Result = TypeVar("_Result")
 Ask = Callable[[IncompleteBundle], Sequence[Path] | None]
-
-
-@dataclass(frozen=True, slots=True)
-class KnownAnchor:
-    """A pinned publisher and what it said last.
-
-    Attributes:
-        anchor: Name, fingerprint, since when.
-        roles: Role to version and expiry of what is trusted; only the root before an import.
-    """
-
-    anchor: Anchor
-    roles: dict[str, tuple[int, str]]
 
 
 def import_paths(
@@ -57,6 +40,8 @@ def import_paths(
     ask: Ask | None = None,
     *,
     want_list: Path | None = None,
+    consent: Consent | None = None,
+    persons: Persons | None = None,
 ) -> Imported:
     """Import a bundle from files and folders; see :func:`bundler.importer.import_bundle`.
 
@@ -70,26 +55,48 @@ def import_paths(
         want_list: Where to write what the bundle needs and the store has not; in a folder, a file
             of the bundle's name is made. None writes none; nor is there one for a bundle from a
             pipe.
+        consent: What the operator says yes to.
+        persons: Approvals by others; or whose request for them shall come of it.
 
     Raises:
         UsageError: No bundle among the files, or several.
         BlobsMissing: Something is lacking; nothing was installed, and a want-list says what.
     """
     if is_pipe(paths):
-        with standard_input() as pipe, Store.open(home) as store:
-            return import_bundle(store, pipe, {}, wishes=wishes, now=now(), progress=progress)
+        with standard_input() as pipe, Store.open(home) as store, recorded(store) as attempt:
+            gate = Gate(load(home), consent, persons)
+            return import_bundle(
+                store,
+                pipe,
+                {},
+                wishes=wishes,
+                now=attempt.clock,
+                progress=progress,
+                attempt=attempt,
+                gate=gate,
+            )
     media = look(paths)  # before a store is made for nothing
-    with Store.open(home) as store:
+    with Store.open(home) as store, recorded(store) as attempt:
+        gate = Gate(load(home), consent, persons)
         while True:
             head, volumes = _find(store, media)
+            attempt.see([head, *volumes.values()], now())
             try:
                 return mending(
                     head,
                     media,
                     volumes,
                     lambda source, files: import_bundle(
-                        store, source, files, wishes=wishes, now=now(), progress=progress
+                        store,
+                        source,
+                        files,
+                        wishes=wishes,
+                        now=attempt.clock,
+                        progress=progress,
+                        attempt=attempt,
+                        gate=gate,
                     ),
+                    attempt,
                 )
             except IncompleteBundle as error:
                 more = ask(error) if ask is not None else None
@@ -102,11 +109,21 @@ def import_paths(
                 raise write_want_list(store, head, wishes.anchor, want_list, error) from error
 
 
-def verify_paths(home: Path, paths: Sequence[Path], wishes: Wishes, progress: Meter) -> Verified:
-    """See :func:`bundler.verifying.verify_bundle`; the paths are as for :func:`import_paths`."""
+def verify_paths(
+    home: Path,
+    paths: Sequence[Path],
+    wishes: Wishes,
+    progress: Meter,
+    *,
+    consent: Consent | None = None,
+) -> Verified:
+    """See :func:`bundler.verifying.verify_bundle`; the arguments are :func:`import_paths`'."""
+    gate = Gate(load(home), consent, looking=True)
     if is_pipe(paths):
         with standard_input() as pipe, Store.open(home) as store:
-            return verify_bundle(store, pipe, {}, wishes=wishes, now=now(), progress=progress)
+            return verify_bundle(
+                store, pipe, {}, wishes=wishes, now=now(), progress=progress, gate=gate
+            )
     media = look(paths)
     with Store.open(home) as store:
         head, volumes = _find(store, media)
@@ -115,7 +132,7 @@ def verify_paths(home: Path, paths: Sequence[Path], wishes: Wishes, progress: Me
             media,
             volumes,
             lambda source, files: verify_bundle(
-                store, source, files, wishes=wishes, now=now(), progress=progress
+                store, source, files, wishes=wishes, now=now(), progress=progress, gate=gate
             ),
         )
 
@@ -125,6 +142,7 @@ def mending(
     media: Media,
     volumes: Mapping[int, Path],
     read: Callable[[BinaryIO, Mapping[int, Source]], _Result],
+    attempt: Attempt | None = None,
 ) -> _Result:
     """Read a bundle; where volumes are lost or damaged, once more with help of the parity."""
     try:
@@ -138,6 +156,8 @@ def mending(
         with restored(head, media) as mended:
             if mended is None:
                 raise
+            if attempt is not None:
+                attempt.lost = tuple(mended.keys() - volumes.keys())
             with open_regular(head) as source:
                 return read(source, mended)
 
@@ -185,96 +205,3 @@ def find_bundle(
             "these are volumes without their head", hint="Give the bundle's head file too"
         )
     return head, media.of(bundle)
-
-
-def pin(home: Path, root: Path, fingerprint: str, name: str) -> KnownAnchor:
-    """Pin a root; for the same root under the same name nothing changes, not what it said since.
-
-    Raises:
-        FingerprintMismatch: The file is another root.
-        AlreadyExists: The name stands for another root.
-    """
-    with open_regular(root) as file, storage_errors(f"cannot read {root}"):
-        data = file.read(limits.TUF_ROOT_BYTES + 1)
-    state = pin_root(data, parse_fingerprint(fingerprint)).trust_state(name)
-    with Store.open(home) as store, store.lock():
-        known = store.catalogue.trust(name)
-        if known is not None and known.fingerprint == state.fingerprint:
-            return _known(store, name)
-        with store.catalogue.transaction() as tx:
-            tx.add_anchor(name, state.fingerprint)
-            tx.set_trust(name, state)
-            tx.add_audit_event(
-                store.audit_event("trust.init", name, {"fingerprint": str(state.fingerprint)})
-            )
-        return _known(store, name)
-
-
-def anchors(home: Path, name: str | None) -> list[KnownAnchor]:
-    """All pinned publishers, or the one of this name.
-
-    Raises:
-        TrustMissing: None of this name.
-    """
-    with Store.open(home) as store:
-        names = [anchor.name for anchor in store.catalogue.anchors()]
-        if name is not None and name not in names:
-            raise _unknown(name)
-        return [_known(store, each) for each in ([name] if name is not None else names)]
-
-
-def unpin(home: Path, name: str, *, dry_run: bool) -> KnownAnchor:
-    """Forget a pinned root and everything trusted under it; models stay.
-
-    Raises:
-        TrustMissing: There is none of this name.
-    """
-    with Store.open(home) as store, store.lock():
-        if name not in (anchor.name for anchor in store.catalogue.anchors()):
-            raise _unknown(name)
-        known = _known(store, name)
-        if not dry_run:
-            with store.catalogue.transaction() as tx:
-                tx.remove_anchor(name)
-                tx.add_audit_event(store.audit_event("trust.remove", name, {}))
-        return known
-
-
-def parse_fingerprint(text: str) -> Digest:
-    """A SHA-256 fingerprint as people copy it: groups, colons and upper case are fine.
-
-    Raises:
-        InvalidName: Not 64 hexadecimal digits.
-    """
-    digits = text.strip().lower().removeprefix("sha256:")
-    digits = "".join(c for c in digits if c not in " :-\t")
-    try:
-        return Digest("sha256", digits)
-    except InvalidName:
-        raise InvalidName(
-            "the fingerprint is not 64 hexadecimal digits",
-            why=f"it has {len(digits)}",
-            hint="Copy it whole from the publisher's paper",
-        ) from None
-
-
-def _unknown(name: str) -> TrustMissing:
-    return TrustMissing(
-        f"no publisher {name!r} is trusted here", hint="See `bundle trust show` for their names"
-    )
-
-
-def _known(store: Store, name: str) -> KnownAnchor:
-    anchor = next(a for a in store.catalogue.anchors() if a.name == name)
-    state = store.catalogue.trust(name)
-    if state is None:
-        raise _unknown(name)
-    files = {"root": state.roots[max(state.roots)], **state.metadata}
-    return KnownAnchor(anchor, {role: _version_and_expiry(data) for role, data in files.items()})
-
-
-def _version_and_expiry(metadata: bytes) -> tuple[int, str]:
-    signed = strictjson.parse_object(
-        metadata, what="trusted metadata", max_bytes=limits.TUF_TARGETS_BYTES
-    )["signed"]
-    return signed["version"], signed["expires"]

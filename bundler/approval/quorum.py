@@ -27,18 +27,31 @@ _AGAIN = "Write a new request, and have that approved"
 
 
 @dataclass(frozen=True, slots=True)
+class Approver:
+    """Somebody who agreed.
+
+    Attributes:
+        name: As the policy calls them.
+        key: Fingerprint of the key that they signed with.
+    """
+
+    name: str
+    key: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class Agreement:
     """Enough persons agreed.
 
     Attributes:
         request: To what.
         requester: Who asked.
-        approvers: Who agreed, by name.
+        approvers: Who agreed, each person once.
     """
 
     request: Request
     requester: str
-    approvers: tuple[str, ...]
+    approvers: tuple[Approver, ...]
 
 
 def agreed(
@@ -75,10 +88,13 @@ def agreed(
     if requester is None:
         raise _refused("the one who asked is no operator of the policy", _AGAIN)
     persons = [policy.approval.person(each.key) for each in read]
-    approvers = tuple(dict.fromkeys(p for p in persons if p is not None and p != requester))
-    if len(approvers) < needed:
-        raise _refused(_lack(needed, approvers, persons, requester), "Have others approve it too")
-    return Agreement(request, requester, approvers)
+    others: dict[str, Approver] = {}
+    for name, approval in zip(persons, read, strict=True):
+        if name is not None and name != requester:
+            others.setdefault(name, Approver(name, Digest.of(approval.key)))
+    if len(others) < needed:
+        raise _refused(_lack(needed, len(others), persons, requester), "Have others approve it too")
+    return Agreement(request, requester, tuple(others.values()))
 
 
 def _check_request(
@@ -99,10 +115,8 @@ def _check_request(
         raise _refused(f"more than {policy.approval.valid.days} days were asked for", _AGAIN)
 
 
-def _lack(
-    needed: int, approvers: Sequence[str], persons: Sequence[str | None], requester: str
-) -> str:
-    found = [f"{len(approvers)} of {needed} other persons approved"]
+def _lack(needed: int, approvers: int, persons: Sequence[str | None], requester: str) -> str:
+    found = [f"{approvers} of {needed} other persons approved"]
     if strangers := persons.count(None):
         found.append(f"{strangers} by keys that the policy does not name")
     if own := persons.count(requester):

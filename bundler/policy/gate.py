@@ -104,6 +104,7 @@ class Gate:
         self._overrides = Overrides(policy.digest)
         self._fields: dict[str, Any] = {}
         self._undecided = self._read = False
+        self._decisions: dict[Decision, None] = {}
 
     @classmethod
     def of(cls, store: Store, *, looking: bool = False) -> Gate:
@@ -131,6 +132,11 @@ class Gate:
     def pending(self) -> tuple[Decision, ...]:
         """What an import would have somebody confirm; filled only while looking."""
         return tuple(self._pending)
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """Everything so far that the policy did not allow without more ado."""
+        return tuple(self._decisions)
 
     @property
     def overrides(self) -> Overrides:
@@ -169,7 +175,7 @@ class Gate:
             PolicyRefused: The policy says no; or somebody has yet to say yes.
         """
         trust = head.trusted.trust
-        self._confirmed, self._pending = {}, {}
+        self._confirmed, self._pending, self._decisions = {}, {}, {}
         self._overrides = Overrides(
             self.policy.digest,
             self._consent.reason if any(s.how == ACCEPTED for s in trust.stale) else "",
@@ -210,7 +216,12 @@ class Gate:
     def request(self, store: Store, now: datetime) -> bytes:
         """The request that others are to approve, after the second door."""
         asking = asking_person(self.policy, self._persons.requester, store, now)
-        return asking.request(Action.IMPORT, self._overrides.reason, self._fields)
+        request = asking.request(Action.IMPORT, self._overrides.reason, self._fields)
+        detail = {"request": str(Digest.of(request)), "requester": asking.name}
+        event = store.audit_event("approval.request", self._fields["bundle"]["id"], detail)
+        with store.catalogue.transaction() as tx:
+            tx.add_audit_event(event)
+        return request
 
     def claim(self, tx: Transaction, namespaces: Iterable[str], fingerprint: Digest) -> None:
         """Note whose namespaces these are, in the transaction that installs models of them.
@@ -229,6 +240,7 @@ class Gate:
 
     def _settle(self, decisions: Sequence[Decision]) -> None:
         self._undecided = False
+        self._decisions |= dict.fromkeys(decisions)
         refused = [each for each in decisions if each.verdict is Verdict.REFUSE]
         if refused:
             raise PolicyRefused(

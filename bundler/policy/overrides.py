@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bundler.approval.quorum import Approver
 from bundler.policy.model import EMPTY, Decision
 from bundler.trust.staleness import StaleRole
 from registry.digest import Digest
@@ -21,7 +22,7 @@ class Overrides:
         confirmed: What the policy wanted somebody to confirm, and somebody did.
         request: Id of the request that was approved; empty without.
         requester: Who asked.
-        approvers: Who agreed; each person once.
+        approvers: Who agreed, each person once: name and fingerprint of the key.
     """
 
     policy: Digest = EMPTY
@@ -30,7 +31,7 @@ class Overrides:
     confirmed: tuple[Decision, ...] = ()
     request: str = ""
     requester: str = ""
-    approvers: tuple[str, ...] = ()
+    approvers: tuple[Approver, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """For receipts: the policy's digest, and whatever there is of the rest."""
@@ -40,7 +41,7 @@ class Overrides:
             "confirmed": [each.document() for each in self.confirmed],
             "request": self.request,
             "requester": self.requester,
-            "approvers": list(self.approvers),
+            "approvers": [{"name": each.name, "key": str(each.key)} for each in self.approvers],
         }
         return {"policy": str(self.policy), **{k: v for k, v in found.items() if v}}
 

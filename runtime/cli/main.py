@@ -30,6 +30,10 @@ class Umbrella(TyperGroup):
             from bundler.cli import app as bundle_app
 
             command = get_group(bundle_app)  # as a group: without the options of completion
+        elif name == "policy":
+            from bundler.cli.policy import app as policy_app
+
+            command = get_group(policy_app)
         return name, command, rest
 
 
@@ -62,6 +66,10 @@ def _bundle() -> None:
     """Make, verify and import bundles; the same as the command bundle."""
 
 
+def _policy() -> None:
+    """Show and check what this site lets in; the same as bundle policy."""
+
+
 app.command("serve")(system.serve)
 app.command("run")(talk.run_model)
 app.command("list")(models.list_models)
@@ -73,6 +81,7 @@ app.command("cp")(models.copy)
 app.command("rm")(models.remove)
 app.command("gc")(models.collect)
 app.command("bundle", add_help_option=False)(_bundle)
+app.command("policy", add_help_option=False)(_policy)
 app.command("doctor")(system.doctor)
 
 

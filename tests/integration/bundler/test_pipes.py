@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.isolated import pin
+from bundler.trusting import pin
 from bundler.trust.publisher import Publisher
 from tests.support.bundle_simulator import twin
 from tests.support.publisher_simulator import Simulator

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bundler.importer import Wishes
-from bundler.isolated import pin
+from bundler.trusting import pin
 from bundler.verifying import verify_bundle
 from bundler.volumes import look
 from registry.store import Store
