@@ -20,13 +20,8 @@ from bundler.clock import now
 from bundler.descriptor import BundleDescriptor, BundledModel
 from bundler.files import Source, free_space, open_regular, write_file
 from bundler.head import Head, advice, open_head
-from bundler.importer import (
-    Wishes,
-    assemble,
-    check_requirements,
-    incomplete,
-    staged_head,
-)
+from bundler.importer import Wishes, staged_head
+from bundler.intake import Need, assemble, incomplete
 from bundler.isolated import find_bundle, mending
 from bundler.pipes import is_pipe, standard_input
 from bundler.volumes import look
@@ -121,11 +116,12 @@ def _export(
         blobs.prepare()
         with blobs.stage("export") as area:
             head = trusted.read_rest(lambda data: _take_small(area, data))
-            check_requirements(store, trusted.descriptor)
+            need = Need.of(head, wanted)
+            need.check(store)
             found = {b.digest: b.size for model in wanted for b in head.blobs_of(model)}
             _check_space(partial, sum(found.values()))
-            if assemble(store, area, head, volumes, wanted, progress) != wanted:
-                error = incomplete(head, area)
+            if assemble(store, area, need, volumes, progress) != wanted:
+                error = incomplete(need, area)
                 hint = "Give all volumes at once"
                 raise IncompleteBundle(error.what, why=error.why, hint=hint)
             _copy_required(store, area, head, found, progress)

@@ -15,8 +15,7 @@ and perhaps blobs that nobody refers to, which garbage collection takes.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,34 +23,32 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bundler.archive import layout
-from bundler.archive.reader import ArchiveReader, BlobStream
-from bundler.assembly import Assembly, lacks
+from bundler.advisories.applying import Applied, apply
 from bundler.clock import parse_rfc3339
-from bundler.contents import Entry, Part
 from bundler.descriptor import BundleDescriptor, BundledModel
 from bundler.evidence import receipts, recording
 from bundler.evidence.attempt import Attempt
-from bundler.files import Source, free_space, open_regular, open_source, write_file
+from bundler.files import Source, open_regular, write_file
 from bundler.head import Head, advice, trust_front
-from bundler.journal import Journal
+from bundler.intake import Need, assemble, incomplete
 from bundler.policy.gate import Gate
+from bundler.policy.model import Found
 from bundler.policy.overrides import NONE, Overrides
 from bundler.reading import read_front
+from bundler.scanning.findings import Finding, bounded
+from bundler.scanning.models import layer_name, scan_layer
 from bundler.trust.clock import after_import, noted
 from bundler.trust.verifier import VerifiedTrust
-from bundler.volumes import Label
 from registry.digest import Digest
 from registry.oci import Descriptor, Manifest
 from registry.records import TrustState
 from registry.staging import StagingArea
 from registry.store import Store
 from registry.verify import storage_errors
-from registry.weights import together, weight_facts
+from registry.weights import WeightFacts, together, weight_facts
 from schemas.errors import (
     BlobsMissing,
     ContentError,
-    IncompleteBundle,
     NotFound,
     PolicyRefused,
     SealiftError,
@@ -63,10 +60,6 @@ from schemas.errors import (
 from schemas.render import Meter
 
 _HEAD: str = "head.tar"
-_JOURNAL: str = "journal"
-
-TakePart = Callable[[Part, BlobStream], None]
-"""Reads all bytes of a part from its stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +72,7 @@ class VerifiedModel:
         signer: The TUF role that signed for it.
         facts: What its weight file's header says.
         referrers: What other tools check, by the descriptors of their manifests.
+        findings: What the scan found.
     """
 
     bundled: BundledModel
@@ -86,6 +80,7 @@ class VerifiedModel:
     signer: str
     facts: dict[str, Any]
     referrers: tuple[tuple[Descriptor, Manifest], ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
@@ -104,6 +99,7 @@ class Verified:
         trust: Whom it rests on.
         trusted_before: The state that the checks started from.
         overrides: The policy that counted, and what persons decided under it.
+        applied: What was withdrawn, and which models it concerns.
     """
 
     descriptor: BundleDescriptor
@@ -111,6 +107,7 @@ class Verified:
     trust: VerifiedTrust
     trusted_before: TrustState
     overrides: Overrides = NONE
+    applied: Applied | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,17 +214,21 @@ def import_bundle(
     with _area(store, trusted.descriptor) as area:
         with _drop_on_refusal(area, keep=bool(trusted.descriptor.volumes), gate=gate):
             head = trusted.read_rest(gate.claims.watch(lambda data: _take_small(area, data)))
+            applied = withdrawals_at(store, head, wanted)
+            wanted = applied.kept(wanted)
+            attempt.withdrawals = applied.document()
             gate.first(store, head, wanted)
-            check_requirements(store, trusted.descriptor)
+            need = Need.of(head, wanted)
+            need.check(store)
             if trusted.descriptor.volumes:
                 _keep_head(area, source, trusted.reader.position)
-            complete = assemble(store, area, head, volumes, wanted, progress)
+            complete = assemble(store, area, need, volumes, progress)
             if complete != wanted and not (wishes.partial and complete):
-                raise incomplete(head, area)
+                raise incomplete(need, area)
             models = tuple(_verified(store, area, head, model) for model in complete)
-            gate.second({model.bundled.reference: model.facts for model in models})
+            gate.second({m.bundled.reference: m.facts for m in models}, scan_found(models))
         trust, before = trusted.trust, trusted.trusted_before
-        verified = Verified(trusted.descriptor, models, trust, before, gate.overrides)
+        verified = Verified(trusted.descriptor, models, trust, before, gate.overrides, applied)
         here = {model.reference for model in complete}
         waiting = tuple(str(m.reference) for m in wanted if m.reference not in here)
         if gate.requesting:
@@ -283,21 +284,6 @@ def _drop_on_refusal(
         raise
 
 
-def check_requirements(store: Store, descriptor: BundleDescriptor) -> None:
-    """See that the store has what a differential bundle left out.
-
-    Raises:
-        BlobsMissing: It has not.
-    """
-    missing = [(d, size) for d, size in descriptor.requires if not store.blobs.has(d, size)]
-    if missing:
-        raise BlobsMissing(
-            "this bundle was made for a site that holds more than this one",
-            why=f"{len(missing)} blobs of {sum(size for _, size in missing)} bytes are not here",
-            hint="Write a want-list (--want-list FILE) and have it topped up",
-        )
-
-
 def _take_small(area: StagingArea, data: bytes) -> None:
     if not area.claim(Digest.of(data), len(data)):
         area.add_bytes(data)
@@ -313,158 +299,17 @@ def _keep_head(area: StagingArea, source: BinaryIO, size: int) -> None:
     write_file(area.folder / _HEAD, data)
 
 
-def assemble(
-    store: Store,
-    area: StagingArea,
-    head: Head,
-    volumes: Mapping[int, Source],
-    wanted: Sequence[BundledModel],
-    progress: Meter,
-) -> tuple[BundledModel, ...]:
-    """Read what is at hand of the large blobs into a staging area.
-
-    Args:
-        store: Has the bases of deltas.
-        area: Takes the blobs; may be of another place than the store.
-        head: Of the bundle.
-        volumes: Files of its volumes by number.
-        wanted: Whose blobs are read; others are passed over.
-        progress: Told of each blob's bytes.
-
-    Returns:
-        The wanted models of which every blob is there.
-
-    Raises:
-        ContentError, EnvironmentFault: As for :func:`import_bundle`.
-    """
-    needed = {blob.digest for model in wanted for blob in head.blobs_of(model)}
-    entries = [entry for entry in head.large if entry.digest in needed]
-    with Journal(area.folder / _JOURNAL) as journal:
-        assembly = Assembly(area, journal, store.blobs)
-        for digest, size in head.descriptor.requires:  # no collection may take them meanwhile
-            area.claim(digest, size)
-        for entry in entries:
-            area.claim(entry.digest, entry.size)
-        assembly.settle(entries)
-        todo = [entry for entry in entries if not assembly.done(entry)]
-        _reserve(area, sum(entry.size for entry in todo))
-        if head.descriptor.volumes:
-            for number, path in volumes.items():
-                _read_volume(head, number, path, assembly, todo, progress)
-        else:
-            reader = head.trusted.reader
-            for entry in head.large:
-                read_part(
-                    reader,
-                    Part.all_of(entry),
-                    needed,
-                    lambda part, stream: _take(part, stream, assembly, progress),
-                )
-            reader.finish()
-    present = area.digests | {digest for digest, _ in head.descriptor.requires}
-    return tuple(
-        model for model in wanted if all(b.digest in present for b in head.blobs_of(model))
-    )
-
-
-def _read_volume(
-    head: Head,
-    number: int,
-    path: Source,
-    assembly: Assembly,
-    todo: Sequence[Entry],
-    progress: Meter,
-) -> None:
-    """Read what is still needed of one volume."""
-    parts = head.descriptor.volumes[number - 1] if number <= len(head.descriptor.volumes) else ()
-    wanted = {entry.digest for entry in todo}
-    needed = {p.entry.digest for p in parts if p.entry.digest in wanted and assembly.lacks(p)}
-    if not needed:
-        return
-    read_volume(
-        head.descriptor,
-        number,
-        path,
-        needed,
-        lambda part, stream: _take(part, stream, assembly, progress),
-    )
-
-
-def _take(part: Part, stream: BlobStream, assembly: Assembly, progress: Meter) -> None:
-    progress.begin(f"blob {part.entry.digest.short}", part.size)
-    assembly.take(part, stream, progress)
-
-
-def read_volume(
-    descriptor: BundleDescriptor, number: int, path: Source, needed: set[Digest], take: TakePart
-) -> None:
-    """Read one volume from its label to its end.
-
-    Args:
-        descriptor: Says what it holds.
-        number: Of the volume, from 1 on.
-        path: Where it is.
-        needed: Blobs whose parts are taken; others are passed over.
-        take: Reads a part's bytes from its stream.
-
-    Raises:
-        ContentError, EnvironmentFault: It is another volume, or broken; or what ``take`` raises.
-    """
-    parts = descriptor.volumes[number - 1]
-    with open_source(path) as source:
-        reader = ArchiveReader(source)
-        reader.open_first(layout.VOLUME_NAME, Label(descriptor.id, number).to_bytes())
-        reader.expect_members(part.size for part in parts)
-        for part in parts:
-            read_part(reader, part, needed, take)
-        reader.finish()
-
-
-def read_part(reader: ArchiveReader, part: Part, needed: set[Digest], take: TakePart) -> None:
-    """Read one member of a bundle, or pass over it; the arguments are :func:`read_volume`'s."""
-    stream = reader.expect_blob(part.name, part.size)
-    if part.entry.digest in needed:
-        take(part, stream)
-    else:
-        stream.skip(part.size)
-    reader.end_blob(stream)
-
-
-def _reserve(area: StagingArea, total: int) -> None:
-    what = "cannot look at the store's disk"
-    free = free_space(area.folder, what)
-    with storage_errors(what):
-        begun = sum(entry.stat().st_blocks * 512 for entry in os.scandir(area.folder))
-    if free + begun < total:
-        raise StorageFull(
-            "not enough space in the store",
-            why=f"{total - begun} bytes needed, {free} free",
-            hint="Free some space, or set SEALIFT_HOME to a larger disk",
-        )
-
-
-def incomplete(head: Head, area: StagingArea) -> IncompleteBundle:
-    """The error that names the volumes which a staging area still lacks."""
-    with Journal(area.folder / _JOURNAL) as journal:
-        lacking = [
-            number
-            for number, parts in enumerate(head.descriptor.volumes, 1)
-            if any(lacks(part, area, journal) for part in parts)
-        ]
-    return IncompleteBundle(
-        f"{len(lacking)} of {len(head.descriptor.volumes)} volumes have yet to come",
-        why=f"missing: {', '.join(map(str, lacking[:50]))}",
-        hint="Run it again with them; what came is kept",
-    )
-
-
 def _verified(store: Store, area: StagingArea, head: Head, model: BundledModel) -> VerifiedModel:
-    found = []
-    for layer in head.weights[model.manifest.digest]:
+    found: list[WeightFacts] = []
+    findings: list[Finding] = []
+    weights = {layer.digest for layer in head.weights[model.manifest.digest]}
+    for layer in head.manifest_of(model).layers:
         staged = area.path(layer.digest)
         path = staged if staged.exists() else store.blobs.path(layer.digest)
         with open_regular(path) as file:
-            found.append(weight_facts(file, layer.size))
+            if layer.digest in weights:
+                found.append(weight_facts(file, layer.size))
+            findings += scan_layer(file, layer.size, layer_name(layer))
     facts = together(found).document()
     return VerifiedModel(
         model,
@@ -472,7 +317,23 @@ def _verified(store: Store, area: StagingArea, head: Head, model: BundledModel) 
         head.signers[model.reference],
         facts,
         head.referrers_of(model),
+        bounded(findings),
     )
+
+
+def withdrawals_at(store: Store, head: Head, wanted: Sequence[BundledModel]) -> Applied:
+    """What is withdrawn of the wanted models; see :func:`bundler.advisories.applying.apply`."""
+    models = [(model, head.blobs_of(model)) for model in wanted]
+    return apply(store.catalogue, head.trusted.trust, head.withdrawn, models)
+
+
+def scan_found(models: Sequence[VerifiedModel]) -> list[Found]:
+    """What the scan found, as the policy is asked about it."""
+    return [
+        Found(f.code, f.severity.word, f"{model.bundled.reference.shortest}: {f.where}", f.detail)
+        for model in models
+        for f in model.findings
+    ]
 
 
 def _refuse_race(store: Store, verified: Verified) -> None:
@@ -527,6 +388,8 @@ def _commit(
                 tx.put_manifest(reference.repository, each, item)
             tx.set_tag(reference, model.bundled.manifest.digest)
         names = (model.bundled.reference.namespace for model in verified.models)
+        if verified.applied is not None:
+            verified.applied.commit(tx, [m.bundled.manifest.digest for m in verified.models])
         gate.claim(tx, names, trust.new_state.fingerprint)
         if descriptor.supplements is None:  # else an older bundle is to follow
             tx.set_trust(trust.new_state.anchor, trust.new_state)

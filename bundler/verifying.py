@@ -13,18 +13,21 @@ from bundler.archive.reader import BlobStream
 from bundler.assembly import compare_segment
 from bundler.contents import DELTA, IDENTITY, Entry, Part
 from bundler.files import Source
-from bundler.head import Head, advice, open_head
+from bundler.head import advice, open_head
 from bundler.importer import (
     Verified,
     VerifiedModel,
     Wishes,
-    check_requirements,
-    read_part,
-    read_volume,
+    scan_found,
+    withdrawals_at,
 )
+from bundler.intake import Need, read_part, read_volume
 from bundler.policy.gate import Gate
 from bundler.rebuilding import Bases, rebuild_entry
+from bundler.scanning.findings import Finding, bounded
+from bundler.scanning.models import layer_name, scan_layer
 from registry.digest import Digest
+from registry.oci import Manifest
 from registry.pipeline import Readable, hash_through
 from registry.store import Store
 from registry.weights import WeightFacts, together, weight_facts
@@ -69,19 +72,26 @@ def verify_bundle(
     wanted = wishes.wanted(trusted.descriptor)
     head = trusted.read_rest(gate.claims.watch(lambda _: None))
     with advice():
+        applied = withdrawals_at(store, head, wanted)
+        wanted = applied.kept(wanted)
         gate.first(store, head, wanted)
-    check_requirements(store, trusted.descriptor)
-    needed = {blob.digest for model in wanted for blob in head.blobs_of(model)}
-    weights = {w.digest for layers in head.weights.values() for w in layers} & needed
-    check = _Check(store, weights, progress)
+    need = Need.of(head, wanted)
+    need.check(store)
+    weights = {w.digest for layers in head.weights.values() for w in layers} & need.blobs
+    names = {
+        layer.digest: layer_name(layer)
+        for model in wanted
+        for layer in head.manifest_of(model).layers
+    }
+    check = _Check(store, weights, names, progress)
     with closing(check), advice():
         if head.descriptor.volumes:
-            _read_volumes(head, volumes, check, needed)
+            _read_volumes(need, volumes, check)
         else:
             for entry in head.large:
-                read_part(trusted.reader, Part.all_of(entry), needed, check.take)
+                read_part(trusted.reader, Part.all_of(entry), need.blobs, check.take)
             trusted.reader.finish()
-        for digest in weights & {digest for digest, _ in head.descriptor.requires}:
+        for digest in names.keys() & need.requires.keys():
             with store.blobs.open(digest) as file:
                 check.inspect(digest, file, store.blobs.size(digest))
     models = tuple(
@@ -92,52 +102,56 @@ def verify_bundle(
             together(
                 [check.facts[layer.digest] for layer in head.weights[model.manifest.digest]]
             ).document(),
+            head.referrers_of(model),
+            check.findings_of(head.manifest_of(model)),
         )
         for model in wanted
     )
     with advice():
-        gate.second({model.bundled.reference: model.facts for model in models})
+        gate.second({m.bundled.reference: m.facts for m in models}, scan_found(models))
     trust, before = trusted.trust, trusted.trusted_before
-    return Verified(trusted.descriptor, models, trust, before, gate.overrides)
+    return Verified(trusted.descriptor, models, trust, before, gate.overrides, applied)
 
 
-def _read_volumes(
-    head: Head, volumes: Mapping[int, Source], check: _Check, needed: set[Digest]
-) -> None:
-    wanted = range(1, len(head.descriptor.volumes) + 1)
+def _read_volumes(need: Need, volumes: Mapping[int, Source], check: _Check) -> None:
+    descriptor, wanted = need.head.descriptor, need.volumes()
     if missing := [number for number in wanted if number not in volumes]:
         raise IncompleteBundle(
-            f"{len(missing)} of {len(wanted)} volumes are not here",
+            f"{len(missing)} of {len(descriptor.volumes)} volumes are not here",
             why=f"missing: {', '.join(map(str, missing[:50]))}",
             hint="Verification needs all volumes at once",
         )
     for number in wanted:
-        read_volume(head.descriptor, number, volumes[number], needed, check.take)
+        read_volume(descriptor, number, volumes[number], need.blobs, check.take)
 
 
 class _Check:
-    """Hashes blobs whose segments come in order; keeps the front of weight files for a look."""
+    """Hashes blobs whose segments come in order; keeps the front of layers for a look."""
 
-    def __init__(self, store: Store, weights: set[Digest], progress: Meter) -> None:
+    def __init__(
+        self, store: Store, weights: set[Digest], names: Mapping[Digest, str], progress: Meter
+    ) -> None:
         self._bases: Bases = store.blobs
         self._weights = weights
+        self._names = names
         self._progress = progress
         self._blob: _Blob | None = None
         self.facts: dict[Digest, WeightFacts] = {}
+        self._findings: dict[Digest, tuple[Finding, ...]] = {}
 
     def take(self, part: Part, stream: BlobStream) -> None:
         """Read one member."""
         entry = part.entry
         self._progress.begin(f"blob {entry.digest.short}", part.size)
         if part.first == 0:
-            self._blob = _Blob(entry, keep=entry.digest in self._weights)
+            self._blob = _Blob(entry, keep=entry.digest in self._names)
         blob = self._blob
         assert blob is not None  # noqa: S101 - the volumes' table is in order (checks.check_volumes)
         for number in range(part.first, part.first + part.count):
             blob.segment(number, stream, self._progress)
         if part.first + part.count == len(entry.parts):
             blob.finish(self._bases)
-            if entry.digest in self._weights:
+            if entry.digest in self._names:
                 blob.front.seek(0)
                 self.inspect(entry.digest, blob.front, entry.size)
             self.close()
@@ -149,8 +163,14 @@ class _Check:
             self._blob = None
 
     def inspect(self, digest: Digest, file: BinaryIO, size: int) -> None:
-        """Look at a weight file's header."""
-        self.facts[digest] = weight_facts(file, size)
+        """Look at a weight file's header, and scan what is in any file."""
+        if digest in self._weights:
+            self.facts[digest] = weight_facts(file, size)
+        self._findings[digest] = scan_layer(file, size, self._names[digest])
+
+    def findings_of(self, manifest: Manifest) -> tuple[Finding, ...]:
+        """What the scan found in a model's files."""
+        return bounded(f for layer in manifest.layers for f in self._findings[layer.digest])
 
 
 class _Blob:

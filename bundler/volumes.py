@@ -133,6 +133,16 @@ def one_bundle(media: Media) -> str | None:
     return ids[0] if ids else None
 
 
+def label_of(path: Path) -> Label | None:
+    """What a file says that it is; None for anything but a volume with its label whole.
+
+    Raises:
+        NotFound, UsageError, StorageFailure: It cannot be read.
+    """
+    with open_regular(path) as file, storage_errors(f"cannot read {path}"):
+        return _label(file.read(layout.BLOCK + _LABEL_BYTES))
+
+
 def _add(media: Media, path: Path, *, named: bool) -> None:
     with open_regular(path) as file:
         start = file.read(layout.BLOCK + _LABEL_BYTES)

@@ -80,10 +80,15 @@ class StagingArea:
     def __enter__(self) -> Self:
         with storage_errors("cannot make a staging area"):
             make_folder(self._staging)
-            if self._kept:
-                self._reopen(kept_folder(self._staging, self._batch or ""))
-            while self._folder is None:
-                self._claim_name()
+            try:
+                if self._kept:
+                    self._reopen(kept_folder(self._staging, self._batch or ""))
+                while self._folder is None:
+                    self._claim_name()
+            except BaseException:
+                if self._lock_fd >= 0:  # else nobody could enter it as long as this process lives
+                    os.close(self._lock_fd)
+                raise
         return self
 
     def _reopen(self, folder: Path) -> None:

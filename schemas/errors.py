@@ -27,7 +27,8 @@
     │   ├── OutsideClosure      content that nobody signed for
     │   ├── KeyUnavailable      a private key or its passphrase is missing or wrong
     │   ├── PolicyRefused       signed and sound, but this site's policy says no, or not yet
-    │   └── ModelWithdrawn      its publisher or this site took it back
+    │   ├── ModelWithdrawn      its publisher or this site took it back
+    │   └── AuditBroken         the audit log is not what was signed about it
     ├── RemoteError             another machine failed or refused
     │   ├── RemoteUnavailable   nobody answers
     │   └── RemoteRefused       somebody answered no
@@ -51,7 +52,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class SealiftError(Exception):
@@ -143,7 +145,15 @@ class IncompleteBundle(ContentError):
 
 
 class BlobsMissing(ContentError):
+    """A differential bundle needs what the store has not: ``blobs``, digest to size in bytes."""
+
     code, exit_code, http_status = "blobs-missing", 18, 400
+
+    def __init__(
+        self, what: str, *, why: str = "", hint: str = "", blobs: Mapping[Any, int] | None = None
+    ) -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.blobs = dict(blobs or {})
 
 
 class MalformedArchive(ContentError):
@@ -196,6 +206,10 @@ class PolicyRefused(TrustError):
 
 class ModelWithdrawn(TrustError):
     code, exit_code, http_status = "model-withdrawn", 29, 403
+
+
+class AuditBroken(TrustError):
+    code, exit_code, http_status = "audit-broken", 60, 403
 
 
 class RemoteError(SealiftError):

@@ -28,12 +28,13 @@ with atheris.instrument_imports(include=["bundler", "registry", "schemas"]):
     from bundler.archive.recipe import Recipe
     from bundler.contents import Part
     from bundler.descriptor import BundleDescriptor
-    from bundler.importer import read_part, read_volume
+    from bundler.intake import read_part, read_volume
     from bundler.inventory import held, qr, report, wanted
     from bundler.journal import Journal
     from bundler.parity.table import Table
-    from bundler.reading import read_body, read_front
+    from bundler.reading import read_body, read_front, read_withdrawn
     from bundler.trust import closedworld, envelope
+    from bundler.trust.claims import claimed_withdrawn
     from bundler.trust.site import site_key
     from bundler.volumes import Label, look
     from registry import safetensors
@@ -98,6 +99,7 @@ def whole(data: bytes) -> None:
     source = io.BytesIO(data)
     front = read_front(source)
     descriptor = BundleDescriptor.from_bytes(front.descriptor_bytes)
+    read_withdrawn(front.reader, claimed_withdrawn(front.trust_files))
     body = read_body(front.reader, descriptor, lambda _: None, lambda _: None)
     if body.parity_table is not None:
         Table.decode(body.parity_table)
