@@ -66,6 +66,7 @@ def set_time(
     persons: Persons,
     *,
     dry_run: bool = False,
+    clock: datetime | None = None,
 ) -> SetTime:
     """Lower the clock's floor; or ask others to approve that.
 
@@ -75,6 +76,7 @@ def set_time(
         reason: Why, in words.
         persons: Approvals; or the key of the one who asks for them.
         dry_run: Change nothing.
+        clock: What the host's clock says; None reads it.
 
     Raises:
         UsageError: There is nothing to lower, it is too low, or the reason is missing.
@@ -87,7 +89,7 @@ def set_time(
         approved = Approval.read(persons.approvals[0]).request.document
         to = parse_rfc3339(approved["time"]["to"]) if "time" in approved else None
     with Store.open(home, create=False) as store, store.lock():
-        plan = _plan(store, to, now())
+        plan = _plan(store, to, clock or now())
         policy = reading.load(home)
         reference = reference_time(plan.clock, plan.before).time
         if persons.requester is not None:

@@ -180,7 +180,10 @@ def _operators(overrides: Overrides | None) -> list[dict[str, Any]]:
     if overrides is not None:
         if overrides.requester:
             persons.append({"name": overrides.requester, "part": "requester"})
-        persons += ({"name": name, "part": "approver"} for name in overrides.approvers)
+        persons += (
+            {"name": each.name, "part": "approver", "key": str(each.key)}
+            for each in overrides.approvers
+        )
     return persons
 
 

@@ -41,7 +41,7 @@ class Overrides:
             "confirmed": [each.document() for each in self.confirmed],
             "request": self.request,
             "requester": self.requester,
-            "approvers": [{"name": each.name, "key": str(each.key)} for each in self.approvers],
+            "approvers": [each.name for each in self.approvers],
         }
         return {"policy": str(self.policy), **{k: v for k, v in found.items() if v}}
 
