@@ -17,7 +17,8 @@ from bundler.descriptor import BundleDescriptor
 from bundler.files import open_regular
 from bundler.media import Extent, MediaFile, extents_of_table
 from bundler.parity import FileRange, Table
-from bundler.reading import read_body, read_front
+from bundler.reading import read_body, read_front, read_withdrawn
+from bundler.trust.claims import claimed_withdrawn
 from bundler.volumes import Label, Media
 from registry.verify import storage_errors
 from schemas import limits
@@ -51,6 +52,7 @@ def outline(head: Path) -> Outline:
     with open_regular(head) as source:
         front = read_front(source)
         descriptor = BundleDescriptor.from_bytes(front.descriptor_bytes)
+        read_withdrawn(front.reader, claimed_withdrawn(front.trust_files))
         body = read_body(front.reader, descriptor, lambda _: None, lambda _: None)
         size = front.reader.position
         with storage_errors(f"cannot read {head}"):

@@ -21,10 +21,11 @@ from functools import cache
 from typing import BinaryIO
 
 from bundler import checks
+from bundler.advisories.applying import signed_list
 from bundler.archive.reader import ArchiveReader
 from bundler.contents import Entry
 from bundler.descriptor import BundleDescriptor, BundledModel
-from bundler.reading import Customs, Front, TakeSmall, read_body, read_front
+from bundler.reading import Customs, Front, TakeSmall, read_body, read_front, read_withdrawn
 from bundler.trust.attesting import role_keys
 from bundler.trust.names import BUNDLE_TARGET, model_target
 from bundler.trust.staleness import STRICT, Allowance
@@ -90,6 +91,7 @@ class Head:
         parity_table: ``sealift/parity.bin``, compared with its signed digest; None without parity.
         referrers: Manifests of what other tools check, by digest.
         bom: The bundle's bill of materials; empty where it has none.
+        withdrawn: Its publisher's list of withdrawals; None before the first.
     """
 
     trusted: TrustedHead
@@ -100,6 +102,7 @@ class Head:
     parity_table: bytes | None = None
     referrers: Mapping[Digest, Manifest] = field(default_factory=dict)
     bom: bytes = field(default=b"", repr=False)
+    withdrawn: bytes | None = field(default=None, repr=False)
 
     @property
     def descriptor(self) -> BundleDescriptor:
@@ -217,6 +220,7 @@ def _read_rest(head: TrustedHead, take: TakeSmall, beside: TakeSmall | None) -> 
             checks.check_custom(str(model.reference), signed, computed[model.manifest.digest])
 
     signers = {reference: target.role for reference, target in targets.items()}
+    withdrawn = read_withdrawn(head.reader, signed_list(head.trust))
     keys = cache(lambda role: role_keys(head.trust.new_state.metadata, role))
     body = read_body(
         head.reader,
@@ -235,4 +239,5 @@ def _read_rest(head: TrustedHead, take: TakeSmall, beside: TakeSmall | None) -> 
         body.parity_table,
         body.referrers,
         body.bom,
+        withdrawn,
     )

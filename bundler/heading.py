@@ -57,6 +57,7 @@ def describe(
         requires=tuple((digest, form.held[digest]) for digest in sorted(needed)),
         volumes=tuple(spread(large, form.volume_size)) if form.volume_size else (),
         supplements=form.supplements,
+        countersigned=form.countersigned,
     )
     bom = bill_of(plan, packed)
     return replace(plan, bom=(Digest.of(bom), len(bom)))
@@ -84,12 +85,14 @@ def signed_head(
         same = document["head"] == str(Digest.of(head)) and document["descriptor"] == str(
             Digest.of(descriptor.to_bytes())
         )
-        last = document["sequence"] == publisher.sequence
+        last = document["sequence"] == publisher.sequence and document.get(
+            "withdrawn", ""
+        ) == _withdrawn(publisher.withdrawn)
         fresh = now - parse_rfc3339(document["signed"]) < _SIGNED_LASTS
         if same and (bench.placing or (last and fresh)):
             return descriptor, head
     trust = publisher.publish(
-        [_signed(model) for model in packed],
+        [to_be_signed(model) for model in packed],
         lambda sequence: replace(plan, sequence=sequence).to_bytes(),
         passphrase=passphrase,
         now=now,
@@ -101,6 +104,7 @@ def signed_head(
         "signed": rfc3339(now),
         "descriptor": str(Digest.of(trust.descriptor)),
         "head": str(Digest.of(head)),
+        "withdrawn": _withdrawn(trust.withdrawn),
     }
     bench.keep_signed(document, head)
     return descriptor, head
@@ -120,6 +124,8 @@ def _head(
     for name, data in trust.members:
         writer.add_bytes(layout.TRUST_FOLDER + name, data)
     writer.add_bytes(layout.DESCRIPTOR_NAME, descriptor.to_bytes())
+    if trust.withdrawn is not None:
+        writer.add_bytes(layout.WITHDRAWN_NAME, trust.withdrawn)
     writer.add_bytes(layout.INDEX_NAME, descriptor.index())
     writer.add_bytes(layout.BOM_NAME, bill_of(descriptor, packed))
     for entry in descriptor.contents:
@@ -128,6 +134,11 @@ def _head(
     if table is not None:
         writer.add_bytes(layout.PARITY_NAME, table.encode())
     return sink.getvalue()
+
+
+def _withdrawn(data: bytes | None) -> str:
+    """Which list of withdrawals a head carries; empty for none."""
+    return "" if data is None else str(Digest.of(data))
 
 
 def _bundled(model: PackedModel) -> BundledModel:
@@ -140,6 +151,7 @@ def _referrers(packed: Sequence[PackedModel]) -> Iterator[tuple[Descriptor, Mani
     return ((each.descriptor, each.manifest) for model in packed for each in model.referrers)
 
 
-def _signed(model: PackedModel) -> SignedModel:
+def to_be_signed(model: PackedModel) -> SignedModel:
+    """What a publisher signs about a model."""
     source = model.source
     return SignedModel(source.reference, model.manifest_bytes, licence=source.facts.license)

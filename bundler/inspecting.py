@@ -7,11 +7,13 @@ asked. No store is touched, so it works on any machine, for any publisher.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
+from bundler.advisories.lists import Entry as Advisory
+from bundler.advisories.lists import WithdrawnList
 from bundler.archive import layout
 from bundler.contents import Entry, Part
 from bundler.descriptor import BundleDescriptor, BundledModel
@@ -19,8 +21,13 @@ from bundler.files import open_regular
 from bundler.head import advice, trust_front
 from bundler.isolated import find_bundle
 from bundler.pipes import is_pipe, standard_input
-from bundler.reading import Front, read_body, read_front
-from bundler.trust.claims import Claims, read_claims
+from bundler.reading import (
+    Front,
+    read_body,
+    read_front,
+    read_withdrawn,
+)
+from bundler.trust.claims import Claims, claimed_withdrawn, read_claims
 from bundler.volumes import Label, look
 from registry.catalogue import Catalogue
 from registry.digest import Digest
@@ -91,12 +98,14 @@ class Contents:
         large: Its entries behind manifests and configs.
         models: In the descriptor's order.
         volumes: Empty where all lies in one file.
+        withdrawn: What its publisher took back so far.
     """
 
     descriptor: BundleDescriptor
     large: tuple[Entry, ...]
     models: tuple[ModelClaim, ...]
     volumes: tuple[VolumeClaim, ...]
+    withdrawn: tuple[Advisory, ...] = ()
 
     @property
     def stored_size(self) -> int:
@@ -138,13 +147,17 @@ def read_contents(front: Front, volumes: Volumes) -> Contents:
     """What lies behind the descriptor, as far as the large blobs; as :func:`inspect_bundle`."""
     descriptor = BundleDescriptor.from_bytes(front.descriptor_bytes)
     configs = Configs(descriptor)
+    withdrawn = read_withdrawn(front.reader, claimed_withdrawn(front.trust_files))
     body = read_body(front.reader, descriptor, configs.take, lambda _: None, beside=lambda _: None)
-    return describe(descriptor, body, configs, volumes)
+    contents = describe(descriptor, body, configs, volumes)
+    listed = None if withdrawn is None else WithdrawnList.parse(withdrawn)
+    return replace(contents, withdrawn=() if listed is None else listed.entries)
 
 
 def read_bom(front: Front) -> bytes:
     """The bundle's bill of materials as it claims it; empty where it has none."""
     descriptor = BundleDescriptor.from_bytes(front.descriptor_bytes)
+    read_withdrawn(front.reader, claimed_withdrawn(front.trust_files))
     return read_body(front.reader, descriptor, lambda _: None, lambda _: None).bom
 
 

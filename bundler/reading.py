@@ -106,6 +106,30 @@ def read_front(source: BinaryIO) -> Front:
             )
 
 
+def read_withdrawn(reader: ArchiveReader, signed: tuple[Digest, int] | None) -> bytes | None:
+    """Read the publisher's list of withdrawals, which follows the descriptor.
+
+    Args:
+        reader: Stands behind the descriptor.
+        signed: The list's digest and size, as metadata have them; None where they have none, and
+            then the bundle has none either.
+
+    Raises:
+        ContentError: It is not there, or not the one that was signed.
+    """
+    if signed is None:
+        return None
+    digest, size = signed
+    if size > limits.WITHDRAWN_BYTES:
+        raise MalformedArchive("the bundle's list of withdrawals is too large")
+    data = reader.expect_small(layout.WITHDRAWN_NAME, size)
+    if Digest.of(data) != digest:
+        raise ContentMismatch(
+            "the bundle's list of withdrawals is not the one that was signed", hint=_COPY_AGAIN
+        )
+    return data
+
+
 def read_body(
     reader: ArchiveReader,
     descriptor: BundleDescriptor,
@@ -114,10 +138,10 @@ def read_body(
     keys: KeysOf | None = None,
     beside: TakeSmall | None = None,
 ) -> Body:
-    """Read what lies between the descriptor and the large blobs.
+    """Read what lies between descriptor and withdrawals, and the large blobs.
 
     Args:
-        reader: Stands behind the descriptor.
+        reader: Stands behind the descriptor, and the list of withdrawals where there is one.
         descriptor: Predicts every header, name, size and order.
         take: Given every manifest and config.
         check_customs: Told, once the manifests are read, what must have been signed about them;

@@ -177,7 +177,12 @@ class Withdrawals:
         self._query = query
 
     def of(
-        self, manifest: Digest, blobs: Iterable[Digest] = (), *, voucher: Digest | None = None
+        self,
+        manifest: Digest,
+        blobs: Iterable[Digest] = (),
+        *,
+        voucher: Digest | None = None,
+        news: Sequence[Withdrawn] = (),
     ) -> Withdrawal | None:
         """The strictest withdrawal of a model.
 
@@ -185,6 +190,7 @@ class Withdrawals:
             manifest: Of the model; need not be in the store.
             blobs: What it consists of; those of a model in the store are known.
             voucher: Root of a publisher that is about to bring it, beside those that did.
+            news: What that publisher says now of these digests; counts instead of what it said.
         """
         own = self._query("SELECT digest FROM manifest_blobs WHERE manifest = ?", str(manifest))
         digests = {str(manifest), *map(str, blobs), *(row[0] for row in own)}
@@ -193,11 +199,32 @@ class Withdrawals:
             *self._query(_DENIED, asked),
             *self._query(_WITHDRAWN, str(manifest), asked),
         ]
+        if voucher is not None and news:
+            named = {str(each.digest) for each in news}
+            rows = [row for row in rows if (row[3], row[0] in named) != (str(voucher), True)]
+            rows += self._news(voucher, news)
         if not rows:
             return None
         vouchers = self._vouchers(manifest) | ({str(voucher): True} if voucher else {})
         found = (_judged(row, vouchers) for row in rows)
         return max(filter(None, found), key=lambda each: each.action, default=None)
+
+    def _news(self, source: Digest, news: Sequence[Withdrawn]) -> list[tuple[Any, ...]]:
+        rows = self._query("SELECT name FROM trust_anchors WHERE fingerprint = ?", str(source))
+        name = next((row[0] for row in rows), "")
+        return [
+            (
+                str(each.digest),
+                each.action,
+                each.reason,
+                str(source),
+                name,
+                each.number,
+                microseconds(each.at),
+            )
+            for each in news
+            if each.action
+        ]
 
     def all(self) -> dict[Digest, Withdrawal]:
         """Every model in the store that something is withdrawn of."""

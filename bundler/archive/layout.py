@@ -20,6 +20,7 @@ USTAR_MAX: Final = 8**11 - 1  # the size field has eleven octal digits; larger n
 LAYOUT_NAME: Final = "oci-layout"
 TRUST_FOLDER: Final = "sealift/trust/"
 DESCRIPTOR_NAME: Final = "sealift/bundle.json"
+WITHDRAWN_NAME: Final = "sealift/withdrawn.json"
 INDEX_NAME: Final = "index.json"
 VOLUME_NAME: Final = "sealift/volume.json"
 PARITY_NAME: Final = "sealift/parity.bin"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from tuf.api.metadata import Snapshot
+from tuf.api.metadata import Snapshot, Targets
 
 from bundler.trust import envelope, names
 from registry.digest import Digest
@@ -74,6 +74,27 @@ def read_claims(files: Mapping[str, bytes]) -> Claims:
             why="it has other files than its root chain and its snapshot name",
         )
     return Claims(tuple(roots), roles)
+
+
+def claimed_withdrawn(files: Mapping[str, bytes]) -> tuple[Digest, int] | None:
+    """Digest and size of the list of withdrawals that metadata speak of, without believing them.
+
+    Args:
+        files: Name to bytes, without their folder; bounded by the reader.
+
+    Raises:
+        MalformedArchive: A name that no metadata file has.
+        MalformedDocument: The role's file is not in the one accepted form.
+    """
+    for name, data in files.items():
+        role, version = names.parse_member(name)
+        if role != names.ADVISORIES:
+            continue
+        targets = envelope.read(role, data, version=version).payload(Targets).targets
+        found = targets.get(names.WITHDRAWN_TARGET)
+        if found is not None:
+            return Digest("sha256", found.hashes["sha256"]), found.length
+    return None
 
 
 def _chain(roots: Sequence[ClaimedRoot]) -> range:

@@ -129,6 +129,10 @@ class VerifiedTrust:
             MappingProxyType(dict(file.custom or {})),
         )
 
+    def has(self, path: str) -> bool:
+        """Whether anybody who may signed for a path."""
+        return self._find(path) is not None
+
     def signers(self, role: str) -> tuple[str, ...]:
         """Ids of the keys that signed a role's metadata; empty for a role that is not there."""
         return self._signers.get(role, ())
