@@ -139,6 +139,18 @@ def for_site(
     return form, None if want is None else read_wanted(want, site_key(site))
 
 
+def countersigned(form: Form, paths: Sequence[Path]) -> Form:
+    """The same form with sites' countersigned checkpoints.
+
+    Raises:
+        MalformedDocument, BadSignature: A file that is none.
+    """
+    from bundler.evidencing import read_countersignature
+
+    found = tuple(read_countersignature(path).document() for path in paths)
+    return replace(form, countersigned=found)
+
+
 def create(
     home: Path,
     sources: Sequence[str],

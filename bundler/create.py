@@ -180,6 +180,7 @@ def _request(
         "parity": form.parity,
         "supplements": form.supplements or "",
         "held": sorted([str(digest), size] for digest, size in form.held.items()),
+        "countersigned": [dict(each) for each in form.countersigned],
     }
 
 

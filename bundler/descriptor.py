@@ -5,7 +5,7 @@ The archive is a function of it: index, member names, sizes and order all follow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -66,6 +66,8 @@ class BundleDescriptor:
         parity: If there are parity volumes.
         supplements: Id of the bundle for which this one sends what a site lacked. It leaves the
             trusted versions as they are, so that the other bundle can still be imported after it.
+        countersigned: Checkpoints of sites' audit logs that somebody outside countersigned; for
+            those sites to keep (``countersignature.v1``).
         bom: Digest and size of ``sealift/bom.cdx.json``, the bundle's bill of materials.
     """
 
@@ -80,6 +82,7 @@ class BundleDescriptor:
     parity: Parity | None = None
     supplements: str | None = None
     bom: tuple[Digest, int] | None = None
+    countersigned: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -122,6 +125,7 @@ class BundleDescriptor:
             ),
             supplements=document.get("supplements"),
             bom=None if bom is None else (Digest.parse(bom["digest"]), bom["size"]),
+            countersigned=tuple(document.get("countersigned", ())),
         )
         _check_entries(descriptor)
         _refuse_twins("model", [str(model.reference) for model in descriptor.models])
@@ -179,6 +183,8 @@ class BundleDescriptor:
                 "block": self.parity.block,
                 "table": {"digest": str(self.parity.table), "size": self.parity.table_size},
             }
+        if self.countersigned:
+            document["countersigned"] = [dict(each) for each in self.countersigned]
         if self.supplements is not None:
             document["supplements"] = self.supplements
         if self.bom is not None:

@@ -12,6 +12,7 @@ from typing import BinaryIO, Final
 
 from registry.staging import sync_folder
 from registry.verify import storage_errors
+from schemas import limits
 from schemas.errors import AlreadyExists, NotFound, UsageError
 
 _NAME_CHARS: Final = 40  # of the name in that of the unfinished file, which must not be too long
@@ -129,3 +130,24 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """All bytes of a file that must be small.
+
+    Args:
+        path: A regular file.
+        most: How many bytes it may have.
+
+    Raises:
+        UsageError: It has more.
+        NotFound, UsageError, StorageFailure: It cannot be read.
+    """
+    with open_regular(path) as file, storage_errors(f"cannot read {path}"):
+        parts, size = [], 0
+        while size <= most and (data := file.read(limits.IO_CHUNK)):
+            parts.append(data)
+            size += len(data)
+    if size > most:
+        raise UsageError(f"{path.name} is too large", why=f"over {most} bytes")
+    return b"".join(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bundler.archive.codec import Compression
 from registry.digest import Digest
@@ -23,6 +24,7 @@ class Form:
         held: Blobs that the far side has, with their sizes in bytes: left out, or built upon.
         supplements: Id of a bundle for which this one sends what a site lacked.
         parity: How many volumes may get lost or damaged.
+        countersigned: Checkpoints of sites' audit logs, countersigned here, as documents.
     """
 
     compression: Compression = Compression.AUTO
@@ -31,6 +33,7 @@ class Form:
     held: Mapping[Digest, int] = field(default_factory=dict, hash=False)
     supplements: str | None = None
     parity: int = 0
+    countersigned: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
 
     def __post_init__(self) -> None:
         if self.volume_size is not None and self.volume_size < limits.VOLUME_BYTES_MIN:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from bundler.clock import now
-from bundler.files import check_output, open_regular, write_file
+from bundler.files import check_output, open_regular, read_bounded, write_file
 from bundler.head import open_head
 from bundler.inventory import (
     Inventory,
@@ -23,7 +23,7 @@ from registry.digest import Digest
 from registry.store import Store
 from registry.verify import storage_errors
 from schemas import limits, strictjson
-from schemas.errors import AlreadyExists, BlobsMissing, MalformedDocument, SealiftError, UsageError
+from schemas.errors import AlreadyExists, BlobsMissing, MalformedDocument, SealiftError
 
 _FRAMES_BYTES: Final = limits.QR_FRAMES * (limits.QR_FRAME_CHARS + 64)
 _WANT_SUFFIX: Final = ".want"
@@ -101,7 +101,7 @@ def read_report(path: Path, site: Digest | None = None) -> Inventory | WantList:
         FingerprintMismatch: Another site's.
         NotFound, UsageError, StorageFailure: It cannot be read.
     """
-    data = _read_bounded(path, limits.REPORT_BYTES)
+    data = read_bounded(path, limits.REPORT_BYTES)
     document = strictjson.parse_object(data, what="the report", max_bytes=limits.REPORT_BYTES)
     if document.get("payloadType") == _WANT_LIST_TYPE:
         return read_want_list(data, site)
@@ -110,12 +110,12 @@ def read_report(path: Path, site: Digest | None = None) -> Inventory | WantList:
 
 def read_inventory(path: Path, site: Digest | None = None) -> Inventory:
     """As :func:`read_report`, of an inventory alone."""
-    return read(_read_bounded(path, limits.REPORT_BYTES), site)
+    return read(read_bounded(path, limits.REPORT_BYTES), site)
 
 
 def read_wanted(path: Path, site: Digest | None = None) -> WantList:
     """As :func:`read_report`, of a want-list alone."""
-    return read_want_list(_read_bounded(path, limits.REPORT_BYTES), site)
+    return read_want_list(read_bounded(path, limits.REPORT_BYTES), site)
 
 
 def join(paths: Sequence[Path], output: Path, *, overwrite: bool) -> Inventory | WantList:
@@ -133,7 +133,7 @@ def join(paths: Sequence[Path], output: Path, *, overwrite: bool) -> Inventory |
     check_output(output, overwrite=overwrite)
     joiner = qr.Joiner()
     for path in paths:
-        for line in _read_bounded(path, _FRAMES_BYTES).split(b"\n"):
+        for line in read_bounded(path, _FRAMES_BYTES).split(b"\n"):
             try:
                 text = line.decode("ascii").strip()
             except UnicodeDecodeError:
@@ -188,14 +188,3 @@ def _check_replaceable(path: Path) -> None:
             read_wanted(path)
         except SealiftError:
             raise AlreadyExists(f"{path} is there and no want-list") from None
-
-
-def _read_bounded(path: Path, most: int) -> bytes:
-    with open_regular(path) as file, storage_errors(f"cannot read {path}"):
-        parts, size = [], 0
-        while size <= most and (data := file.read(limits.IO_CHUNK)):
-            parts.append(data)
-            size += len(data)
-    if size > most:
-        raise UsageError(f"{path.name} is too large", why=f"over {most} bytes")
-    return b"".join(parts)

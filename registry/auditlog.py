@@ -168,6 +168,16 @@ class AuditLog:
                 return
             after = page[-1][:3]
 
+    def has_checkpoint(self, checkpoint: Checkpoint) -> bool:
+        """Whether there is one of this size, signer and root."""
+        sql = "SELECT 1 FROM audit_checkpoints WHERE size = ? AND signer = ? AND root = ?"
+        return bool(list(self._query(sql, checkpoint.size, checkpoint.signer, checkpoint.root)))
+
+    def has_own_checkpoint(self, size: int) -> bool:
+        """Whether the site signed the log at this size."""
+        sql = "SELECT 1 FROM audit_checkpoints WHERE size = ? AND own = 1 LIMIT 1"
+        return bool(list(self._query(sql, size)))
+
     def newest_checkpoint(self, *, own: bool) -> Checkpoint | None:
         """The one of the longest log: by this site, or by somebody who countersigned it."""
         rows = list(

@@ -292,6 +292,24 @@ class Catalogue:
         )
         return found[0] if found else None
 
+    def unlogged_receipts(self) -> list[str]:
+        """Ids of signed receipts whose entry in the audit log does not name them."""
+        rows = self._rows(
+            """
+            WITH told AS (
+                SELECT r.id, CASE WHEN json_valid(CAST(r.document AS TEXT))
+                             THEN json_extract(CAST(r.document AS TEXT), '$.log.size') END AS place
+                  FROM receipts AS r WHERE r.signature IS NOT NULL
+            )
+            SELECT told.id FROM told LEFT JOIN audit_log AS a ON a.seq = told.place + 1
+             WHERE a.seq IS NULL OR told.id IS NOT CASE WHEN json_valid(CAST(a.document AS TEXT))
+                   THEN json_extract(CAST(a.document AS TEXT), '$.detail.receipt') END
+             ORDER BY told.id LIMIT ?
+            """,
+            _AUDIT_PAGE,
+        )
+        return [row[0] for row in rows]
+
     def _imports(self, rest: str, *values: object) -> list[ImportRecord]:
         rows = self._rows(
             _IMPORT + rest,

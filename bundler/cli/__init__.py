@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from bundler.cli import approve, attestations, connected, inventory, isolated, keys, policy, trust
+from bundler.cli import (
+    approve,
+    attestations,
+    audit,
+    connected,
+    inventory,
+    isolated,
+    keys,
+    policy,
+    receipt,
+    trust,
+)
 from schemas.cli import new_app, run
 
 app = new_app("Carry AI models across an air gap, and prove what arrived.")
@@ -23,6 +34,8 @@ app.add_typer(trust.app, name="trust")
 app.add_typer(policy.app, name="policy")
 app.add_typer(approve.app, name="operator")
 app.add_typer(inventory.app, name="inventory")
+app.add_typer(receipt.app, name="receipt")
+app.add_typer(audit.app, name="audit")
 
 
 def main() -> int:

@@ -47,6 +47,10 @@ def create(
         Optional[Path],  # noqa: UP045 - Typer evaluates it
         typer.Option(metavar="LIST", help="Send what a site lacked for an earlier bundle."),
     ] = None,
+    countersigned: Annotated[
+        Optional[list[Path]],  # noqa: UP045 - Typer evaluates it
+        typer.Option(metavar="FILE", help="Bring a site's countersigned audit checkpoint along."),
+    ] = None,
     site: Site = None,
     passphrase_file: PassphraseFile = None,
     force: Force = False,
@@ -69,6 +73,7 @@ def create(
     if str(output) == "-":
         check_pipe(form, check_media=check_media)
     form, report = connected.for_site(form, against, want, site)
+    form = connected.countersigned(form, countersigned or [])
     if report is not None:
         inventory.believed(out, report, known=site is not None)
     with out.progress() as meter:

@@ -25,6 +25,7 @@ from schemas.errors import FingerprintMismatch, MalformedDocument
 if TYPE_CHECKING:
     from bundler.trust.dsse import PersonKey
     from bundler.trust.site import SiteKey
+    from registry.transaction import Transaction
 
 _ORIGIN: Final = "sealift/site/"
 _WITNESS: Final = "sealift/witness/"
@@ -85,6 +86,11 @@ def make(key: SiteKey, size: int, root: bytes) -> Checkpoint:
     text = f"{name}\n{size}\n{base64.b64encode(root).decode()}\n"
     note = notes.Note(text, ()).signed(name, key.public, _signer(key))
     return read(note.to_bytes()).stored(key.public, own=True)
+
+
+def keep(tx: Transaction, key: SiteKey) -> None:
+    """Sign what the log is in a transaction, and keep that in it."""
+    tx.add_checkpoint(make(key, tx.audit.size, tx.audit.root()))
 
 
 def countersign(head: Head, key: PersonKey) -> Head:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from bundler.clock import now
-from bundler.evidence import checkpoints, receipts
+from bundler.evidence import checkpoints, receipts, witness
 from bundler.evidence.attempt import Attempt
 from registry.digest import Digest
 from registry.records import SignedReceipt
@@ -25,9 +25,6 @@ from schemas.errors import (
     SealiftError,
     TrustError,
 )
-
-if TYPE_CHECKING:
-    from bundler.trust.site import SiteKey
 
 # Not said about the bundle: volumes have yet to come; the site's own key is unusable.
 _NO_VERDICT: Final = (IncompleteBundle, KeyUnavailable)
@@ -99,6 +96,9 @@ def keep(
     """
     from bundler.trust.site import sign
 
+    wrong = _countersigned(store, tx, attempt) if "code" not in document["verdict"] else []
+    if wrong:
+        document["warnings"] = wrong
     bundle = document.get("bundle", {})
     complete = receipts.complete(
         document,
@@ -110,13 +110,22 @@ def keep(
     signed = sign(attempt.key, documents.dump(Kind.RECEIPT, complete), receipts.TYPE)
     tx.add_receipt(SignedReceipt(signed.payload, signed.signature, signed.public))
     tx.add_audit_event(_event(store, complete, Digest.of(signed.payload), noted))
-    checkpoint(tx, attempt.key)
+    checkpoints.keep(tx, attempt.key)
     return complete
 
 
-def checkpoint(tx: Transaction, key: SiteKey) -> None:
-    """Sign what the log is now."""
-    tx.add_checkpoint(checkpoints.make(key, tx.audit.size, tx.audit.root()))
+def _countersigned(store: Store, tx: Transaction, attempt: Attempt) -> list[str]:
+    """Keep what the bundle brings back about this site's log; say where the log contradicts it."""
+    wrong = []
+    for document in attempt.head.descriptor.countersigned if attempt.head is not None else ():
+        head = checkpoints.read(document["note"].encode())
+        if head.site != attempt.key.fingerprint:
+            continue
+        found = witness.Countersigned.from_document(document)
+        text = witness.take_in(tx, store, found, attempt.key.public)
+        if text:
+            wrong.append(f"the audit log is not what was countersigned: {text}"[:1024])
+    return wrong
 
 
 def _event(

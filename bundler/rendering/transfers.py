@@ -125,6 +125,8 @@ def imported(out: Output, result: Imported) -> None:
         f"installed {blobs['added']} blobs ({bytes_text(blobs['bytesAdded'])}),"
         f" {blobs['reused']} were there; receipt {result.receipt['id'][:12]}"
     )
+    for text in result.receipt.get("warnings", ()):
+        out.warn(text)
     if result.waiting:
         out.line(f"waiting for the rest of the volumes: {', '.join(result.waiting)}")
     out.result(

@@ -34,6 +34,10 @@ class Umbrella(TyperGroup):
             from bundler.cli.policy import app as policy_app
 
             command = get_group(policy_app)
+        elif name == "audit":
+            from bundler.cli.audit import app as audit_app
+
+            command = get_group(audit_app)
         return name, command, rest
 
 
@@ -70,6 +74,10 @@ def _policy() -> None:
     """Show and check what this site lets in; the same as bundle policy."""
 
 
+def _audit() -> None:
+    """Show and verify what was done here; the same as bundle audit."""
+
+
 app.command("serve")(system.serve)
 app.command("run")(talk.run_model)
 app.command("list")(models.list_models)
@@ -82,6 +90,7 @@ app.command("rm")(models.remove)
 app.command("gc")(models.collect)
 app.command("bundle", add_help_option=False)(_bundle)
 app.command("policy", add_help_option=False)(_policy)
+app.command("audit", add_help_option=False)(_audit)
 app.command("doctor")(system.doctor)
 
 

@@ -96,6 +96,7 @@ EXAMPLES: dict[Kind, dict[str, Any]] = {
             }
         ],
         "waiting": ["library/other:1"],
+        "warnings": ["the log was rewritten"],
         "blobs": {"added": 3, "reused": 0, "missing": 0, "bytesAdded": 12345},
         "withdrawals": [{"digest": DIGEST, "action": "warn"}],
         "policy": {
