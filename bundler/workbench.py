@@ -167,16 +167,21 @@ class Workbench:
     # -- outputs ------------------------------------------------------------------------------
 
     def durable(self, number: int) -> int:
-        """How many bytes of an output a power loss cannot take any more."""
-        return self._durable.get(number, 0)
+        """How many bytes of an output a power loss cannot take any more.
+
+        0 where its file is shorter: then its very name was not durable.
+        """
+        path, count = self.out_path(number), self._durable.get(number, 0)
+        with storage_errors(f"cannot read {path}"):
+            return count if count and path.is_file() and path.stat().st_size >= count else 0
 
     @contextmanager
-    def output(self, number: int, *, fresh: bool = False) -> Iterator[BinaryIO]:
+    def output(self, number: int, *, most: int | None = None) -> Iterator[BinaryIO]:
         """An output, cut to what is durable and open behind that; durable when the block ends.
 
         Args:
             number: Which.
-            fresh: Start it anew.
+            most: Go on behind so many bytes though more are durable.
         """
         what = f"cannot write {self._output}"
         path = self.out_path(number)
@@ -184,8 +189,8 @@ class Workbench:
             fd = os.open(path, _OPEN, 0o666)
         with os.fdopen(fd, "r+b", buffering=0) as file:
             with storage_errors(what):
-                if fresh or os.fstat(fd).st_size < self.durable(number):
-                    self._set_durable(number, 0)
+                count = self.durable(number)
+                self._set_durable(number, count if most is None else min(count, most))
                 os.ftruncate(fd, self.durable(number))
                 os.lseek(fd, self.durable(number), os.SEEK_SET)
             yield file

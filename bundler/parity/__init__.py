@@ -10,7 +10,7 @@ See :mod:`.code` for the arithmetic and :mod:`.table` for the format.
 
 from __future__ import annotations
 
-from bundler.parity.encode import choose_block, encode
+from bundler.parity.encode import Checkpoint, choose_block, encode
 from bundler.parity.ranges import FileRange
 from bundler.parity.repair import Repairer, patch_files, repair, repair_files
 from bundler.parity.restored import RestoredFile
@@ -18,6 +18,7 @@ from bundler.parity.scan import Damage, scan
 from bundler.parity.table import Table
 
 __all__ = [
+    "Checkpoint",
     "Damage",
     "FileRange",
     "Repairer",

@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from bundler.parity.code import Code
 from bundler.parity.ranges import FileRange, OpenRange, read_block, write_all
-from bundler.parity.table import Table, check_geometry, table_bytes
+from bundler.parity.table import DIGEST, Table, check_geometry, table_bytes
 from registry.verify import Writable
 from schemas import limits
 from schemas.errors import ContentMismatch, UnsupportedRequest
@@ -60,6 +61,8 @@ def encode(
     *,
     block: int | None = None,
     progress: Callable[[int], None] | None = None,
+    done: Checkpoint | None = None,
+    keep: Callable[[Checkpoint], None] | None = None,
 ) -> Table:
     """Write parity files, and make the table of all blocks.
 
@@ -69,6 +72,9 @@ def encode(
             file has. Making them durable is the caller's.
         block: As :func:`choose_block` says where it is None.
         progress: Called with the number of bytes read in each step.
+        done: Where an earlier call with the same files was; the sinks stand behind that.
+        keep: Called at least every ``limits.SEGMENT_BYTES`` that go into the sinks, where going on
+            would be possible; what came before it in the sinks is not synced yet.
 
     Raises:
         UnsupportedRequest: Too many files.
@@ -84,7 +90,22 @@ def encode(
         files = [OpenRange(extent) for extent in data]
         for file in files:
             stack.callback(file.close)
-        return _Encoder(code, pool, files, sinks, size, progress or _ignore).run()
+        encoder = _Encoder(code, pool, files, sinks, size, progress or _ignore)
+        return encoder.run(done or Checkpoint(0, ()), keep)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What an interrupted computation need not do again.
+
+    Attributes:
+        position: Bytes of each file that are done, or the whole file where it is shorter; a
+            multiple of the block's size.
+        digests: Of all blocks up to there, for each data and then each parity file.
+    """
+
+    position: int
+    digests: tuple[bytes, ...]
 
 
 class _Window:
@@ -112,21 +133,39 @@ class _Encoder:
         self._hashes: list[_Hash] = [hashlib.sha256() for _ in (*files, *sinks)]
         self._digests = [bytearray() for _ in (*files, *sinks)]
 
-    def run(self) -> Table:
+    def run(self, done: Checkpoint, keep: Callable[[Checkpoint], None] | None) -> Table:
         """Read one window while the parity of the one before is computed and written."""
+        if done.position:
+            self._digests = [bytearray(known) for known in done.digests]
+        self._progress(sum(min(f.extent.length, done.position) for f in self._files))
         run = _LARGEST_RUN
-        while run > limits.PARITY_LEAST_BLOCK and run * len(self._files) > _WINDOW_BYTES:
+        while run > limits.PARITY_LEAST_BLOCK and (
+            run * len(self._files) > _WINDOW_BYTES or run * len(self._sinks) > limits.SEGMENT_BYTES
+        ):
             run //= 2
         windows = [_Window(len(self._files), run) for _ in range(2)]
-        pending = self._read(windows[0], 0)
-        for start in range(0, self._length, run):
+        kept = done.position
+        pending = self._read(windows[kept // run % 2], kept)
+        for start in range(kept, self._length, run):
             window = windows[start // run % 2]
             self._progress(sum(future.result() for future in pending))
             if start + run < self._length:
                 pending = self._read(windows[(start // run + 1) % 2], start + run)
             self._write(window, start)
+            end = start + run
+            least = limits.SEGMENT_BYTES // len(self._sinks) - run
+            if keep and end < self._length and end % self._block == 0 and end - kept >= least:
+                keep(self._checkpoint(end))
+                kept = end
         lengths = tuple(file.extent.length for file in self._files)
         return Table(self._block, lengths, len(self._sinks), b"".join(self._digests))
+
+    def _checkpoint(self, end: int) -> Checkpoint:
+        """The next window may have been hashed in part already: no more than the end counts."""
+        lengths = [file.extent.length for file in self._files] + [self._length] * len(self._sinks)
+        counts = (-(-min(end, length) // self._block) for length in lengths)
+        pairs = zip(self._digests, counts, strict=True)
+        return Checkpoint(end, tuple(bytes(known[: DIGEST * count]) for known, count in pairs))
 
     def _read(self, window: _Window, start: int) -> list[Future[int]]:
         return [

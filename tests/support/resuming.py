@@ -292,6 +292,7 @@ FORMS = {
     "one": Form(Compression.NONE),
     "coded": Form(Compression.MAX),
     "volumes": Form(Compression.NONE, volume_size=limits.VOLUME_BYTES_MIN),
+    "parity": Form(Compression.NONE, volume_size=3 * limits.VOLUME_BYTES_MIN, parity=2),
     "coded-volumes": Form(Compression.AUTO, volume_size=3 * limits.VOLUME_BYTES_MIN),
 }
 

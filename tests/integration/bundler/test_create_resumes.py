@@ -71,14 +71,14 @@ def interrupt(
     return counts
 
 
-@pytest.mark.parametrize("form", ["one", "coded", "volumes", "coded-volumes"])
+@pytest.mark.parametrize("form", ["one", "coded", "volumes", "coded-volumes", "parity"])
 def test_killed_again_and_again(form: str, repository: Path, source: Path, tmp_path: Path) -> None:
     counts = interrupt(repository, "kill", form, tmp_path, source, 30)
     assert counts["killed"] >= 30
     assert counts["left"] >= 10  # or the moments were not spread over the work
 
 
-@pytest.mark.parametrize("form", ["one", "coded-volumes"])
+@pytest.mark.parametrize("form", ["one", "coded-volumes", "parity"])
 def test_power_lost_again_and_again(
     form: str, repository: Path, source: Path, tmp_path: Path
 ) -> None:
