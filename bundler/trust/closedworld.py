@@ -167,7 +167,10 @@ def _check_anchor(roots: Mapping[int, Envelope], state: TrustState) -> None:
             hint="Import the newest bundle instead",
         )
     for version, data in state.roots.items():
-        if roots[version].data != data:
+        # Not the bytes: anyone can respell an ECDSA signature, or put several in another order,
+        # and whoever did so with a stick must not lock out the true file.
+        known = envelope.read(names.ROOT, data).metadata.signed_bytes
+        if roots[version].metadata.signed_bytes != known:
             raise BadSignature(
                 f"there are two different roots v{version}",
                 why="the bundle's is not the one that this site accepted before",
