@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import Enum, auto
 from typing import Any, Protocol
 
-from runtime.messages import Event, Job, WorkerReady, WorkerSpec
+from runtime.messages import Event, Task, WorkerReady, WorkerSpec
 from runtime.models import Model
 from schemas.errors import SealiftError, WorkerFailed
 
@@ -28,8 +28,8 @@ class RunningWorker(Protocol):
         """Whether it can still take a job."""
         ...
 
-    def generate(self, job: Job) -> AsyncGenerator[Event, None]:
-        """Run a job; closing the iterator cancels it.
+    def run(self, task: Task) -> AsyncGenerator[Event, None]:
+        """Run a task; closing the iterator cancels it.
 
         Raises:
             WorkerFailed: The process died.
@@ -151,14 +151,14 @@ class Lease:
         """What the model's worker reported when it was loaded."""
         return self._worker.ready
 
-    async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
-        """Run a job and yield its events. Close it (``aclosing``) to cancel the job at once.
+    async def run(self, task: Task) -> AsyncGenerator[Event, None]:
+        """Run a task and yield its events. Close it (``aclosing``) to cancel the task at once.
 
         Raises:
             WorkerFailed: The worker died; the next request starts another one.
         """
         try:
-            async with aclosing(self._worker.generate(job)) as events:
+            async with aclosing(self._worker.run(task)) as events:
                 async for event in events:
                     yield event
         except WorkerFailed as error:

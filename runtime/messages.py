@@ -3,13 +3,13 @@
 Neutral between the Ollama, OpenAI and Anthropic dialects: a codec makes a :class:`Job` of a body
 and renders :data:`Event` values into its own dialect. The engine knows nothing of HTTP, the codecs
 nothing of llama.cpp. Everything here is frozen, and crosses the process border as JSON
-(``document`` and ``from_document``).
+(:func:`task_document`, :func:`event_document` and their inverses).
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal
 
 FinishReason = Literal["stop", "length", "cancelled"]
 Role = Literal["system", "user", "assistant", "tool"]
@@ -132,27 +132,73 @@ class Job:
     truncate: bool = True
     format: str = ""
 
-    def document(self) -> dict[str, Any]:
-        """The JSON form; ``prompt`` is tagged with its type."""
-        result = asdict(self)
-        result["prompt"]["type"] = "chat" if isinstance(self.prompt, Chat) else "text"
-        return result
 
-    @classmethod
-    def from_document(cls, document: dict[str, Any]) -> Self:
-        """The inverse of :meth:`document`; only ever fed by our own front-end."""
-        fields = dict(document)
-        prompt = dict(fields.pop("prompt"))
-        prompt["context"] = tuple(prompt["context"])
-        if prompt.pop("type") == "chat":
-            prompt["messages"] = tuple(_message(m) for m in prompt["messages"])
-            prompt["tools"] = tuple(prompt["tools"])
-            fields["prompt"] = Chat(**prompt)
-        else:
-            fields["prompt"] = Text(**prompt)
-        sampling = dict(fields.pop("sampling"))
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Texts to make vectors of.
+
+    Attributes:
+        id: As of :class:`Job`.
+        texts: At least one.
+        truncate: Whether a text longer than the context loses its end (else it is refused with the
+            error code ``prompt-too-long``).
+    """
+
+    id: int
+    texts: tuple[str, ...]
+    truncate: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenize:
+    """A text to cut into tokens, or tokens to put together.
+
+    Attributes:
+        id: As of :class:`Job`.
+        prompt: What to cut; a conversation is rendered by the model's template first.
+        tokens: What to put together, if there is no prompt.
+    """
+
+    id: int
+    prompt: Chat | Text | None = None
+    tokens: tuple[int, ...] = ()
+
+
+Task = Job | Embed | Tokenize
+_TASKS: Final[dict[str, type[Task]]] = {c.__name__: c for c in (Job, Embed, Tokenize)}
+
+
+def task_document(task: Task) -> dict[str, Any]:
+    """The JSON form of a task, tagged with its type."""
+    result = asdict(task)
+    if isinstance(task, Job | Tokenize) and task.prompt is not None:
+        result["prompt"]["type"] = type(task.prompt).__name__
+    return {"type": type(task).__name__, **result}
+
+
+def task_from_document(document: dict[str, Any]) -> Task:
+    """The inverse of :func:`task_document`; only ever fed by our own front-end."""
+    fields: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in document.items()
+    }
+    kind = _TASKS[fields.pop("type")]
+    if fields.get("prompt") is not None:
+        fields["prompt"] = _prompt(fields["prompt"])
+    if "sampling" in fields:
+        sampling = dict(fields["sampling"])
         sampling["stop"] = tuple(sampling["stop"])
-        return cls(sampling=Sampling(**sampling), **fields)
+        fields["sampling"] = Sampling(**sampling)
+    return kind(**fields)
+
+
+def _prompt(fields: dict[str, Any]) -> Chat | Text:
+    prompt: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()
+    }
+    if prompt.pop("type") == "Text":
+        return Text(**prompt)
+    prompt["messages"] = tuple(_message(message) for message in prompt["messages"])
+    return Chat(**prompt)
 
 
 def _message(fields: dict[str, Any]) -> Message:
@@ -218,6 +264,38 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedded:
+    """All vectors of an :class:`Embed`; its last event.
+
+    Attributes:
+        job: Its id.
+        vectors: One per text, of length 1: little-endian 32-bit floats in base64.
+        prompt_tokens: Of all texts together.
+    """
+
+    kind: ClassVar[str] = "embedded"
+    job: int
+    vectors: tuple[str, ...]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """What became of a :class:`Tokenize`; its last event.
+
+    Attributes:
+        job: Its id.
+        tokens: Ids, with what the model wants in front.
+        text: What tokens make, if these were given.
+    """
+
+    kind: ClassVar[str] = "tokenized"
+    job: int
+    tokens: tuple[int, ...]
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The last event of a job that failed.
 
@@ -237,9 +315,11 @@ class Failed:
     hint: str = ""
 
 
-Event = Started | Piece | Finished | Failed
-_EVENTS: dict[str, type[Started | Piece | Finished | Failed]] = {
-    c.kind: c for c in (Started, Piece, Finished, Failed)
+Event = Started | Piece | Finished | Embedded | Tokenized | Failed
+LAST: Final = (Finished, Embedded, Tokenized, Failed)
+"""With one of these a task ends."""
+_EVENTS: Final[dict[str, type[Event]]] = {
+    c.kind: c for c in (Started, Piece, Finished, Embedded, Tokenized, Failed)
 }
 
 
@@ -257,7 +337,7 @@ def event_from_document(document: dict[str, Any]) -> Event:
     """
     fields = dict(document)
     kind = _EVENTS[fields.pop("kind")]
-    for key in ("context", "logprobs"):
+    for key in ("context", "logprobs", "vectors", "tokens"):
         if key in fields:
             fields[key] = tuple(fields[key])
     return kind(**fields)

@@ -79,7 +79,7 @@ async def _decode(launcher: Launcher, spec: WorkerSpec, seconds: float) -> Trial
 async def _answer(worker: Worker) -> Finished:
     prompt = Chat((Message("user", _PROMPT),))
     sampling = Sampling(temperature=0.0, num_predict=_TOKENS)
-    async with aclosing(worker.generate(Job(_JOB, prompt, sampling))) as events:
+    async with aclosing(worker.run(Job(_JOB, prompt, sampling))) as events:
         async for event in events:
             if isinstance(event, Failed):
                 raise LoadFailed(event.what, why=event.why, hint=event.hint)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from runtime.messages import Event, Job
+from runtime.messages import Event, Task
 
 
 class Engine(Protocol):
     """One loaded model and the sequences that it is continuing.
 
     Driven by one thread, the main one: ``submit`` and ``cancel`` between steps, ``step`` in a loop
-    while ``busy``. Every job ends with exactly one ``Finished`` or ``Failed``.
+    while ``busy``. Every task ends with exactly one of :data:`runtime.messages.LAST`.
     """
 
     @property
@@ -19,12 +19,12 @@ class Engine(Protocol):
         """Whether a call of :meth:`step` would do anything."""
         ...
 
-    def submit(self, job: Job) -> None:
-        """Queue a job. Faults of the job itself come out of :meth:`step` as ``Failed``."""
+    def submit(self, task: Task) -> None:
+        """Queue a task. Faults of the task itself come out of :meth:`step` as ``Failed``."""
         ...
 
-    def cancel(self, job_id: int) -> None:
-        """End a job with ``Finished(reason="cancelled")`` at the next step, if it is known."""
+    def cancel(self, task_id: int) -> None:
+        """End a task with ``Finished(reason="cancelled")`` at the next step, if it is known."""
         ...
 
     def step(self) -> list[Event]:
@@ -32,5 +32,5 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the model. Jobs in flight are dropped without an event."""
+        """Free the model. Tasks in flight are dropped without an event."""
         ...

@@ -58,7 +58,7 @@ async def answer(
     async with backend.scheduler.lease(model, spec, request.keep_alive_ms) as lease:
         job = make_job(request, model, lease.job_id)
         load_ns = time.monotonic_ns() - arrived
-        async with aclosing(lease.generate(job)) as events:
+        async with aclosing(lease.run(job)) as events:
             async for event in events:
                 if isinstance(event, Piece):
                     if not request.stream:
@@ -70,7 +70,7 @@ async def answer(
                 elif isinstance(event, Finished):
                     finished = event
                 else:
-                    _raise_if_failed(event)
+                    raise_if_failed(event, too_long=_TOO_LONG)
     if finished is None:
         raise WorkerFailed("the worker ended an answer without a last word")
     if finished.reason == "cancelled":
@@ -140,10 +140,19 @@ async def write(http: web.Request, response: web.StreamResponse, data: bytes) ->
         raise ConnectionAbortedError("the client reads nothing") from None
 
 
-def _raise_if_failed(event: Event) -> None:
+def raise_if_failed(event: Event, *, too_long: str = "") -> None:
+    """Raise what a worker reports as failed.
+
+    Args:
+        event: Any.
+        too_long: Words for a prompt that is too long, instead of the worker's.
+
+    Raises:
+        SealiftError: Of the class that the worker names.
+    """
     if isinstance(event, Failed):
         kind = _BY_CODE.get(event.code, WorkerFailed)
-        what = _TOO_LONG if kind is PromptTooLong else event.what
+        what = too_long if too_long and kind is PromptTooLong else event.what
         raise kind(what, why=event.why, hint=event.hint)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 
 from runtime.options import parse_options
-from runtime.server import guard, listing, ollama, openai
+from runtime.server import embedding, guard, listing, ollama, openai
 from runtime.server.answering import STREAM, Stream, answer, load_or_unload, write
 from runtime.server.backend import Backend
 from runtime.server.body import Fields, parse_body
@@ -88,10 +88,15 @@ def make_app(backend: Backend) -> web.Application:
     posts: tuple[tuple[str, Handler], ...] = (
         ("/api/generate", _generate),
         ("/api/chat", _chat),
+        ("/api/embed", _embed),
+        ("/api/embeddings", _embeddings),
+        ("/api/tokenize", _tokenize),
+        ("/api/detokenize", _tokenize),
         ("/api/show", _show),
         ("/api/copy", _copy),
         ("/v1/chat/completions", _v1_chat),
         ("/v1/completions", _v1_completions),
+        ("/v1/embeddings", _v1_embeddings),
     )
     for path, handler in posts:
         router.add_post(path, handler)
@@ -276,6 +281,27 @@ async def _native(request: web.Request, wanted: Generation, *, chat: bool) -> we
     return await answer(request, backend, wanted, reply)
 
 
+async def _embed(request: web.Request) -> web.Response:
+    wanted = embedding.parse_embed(await _body(request), "input")
+    event, timing = await embedding.run_task(request.app[BACKEND], wanted)
+    return _json(embedding.embed_document(wanted, event, timing))
+
+
+async def _embeddings(request: web.Request) -> web.Response:
+    wanted = embedding.parse_embed(await _body(request), "prompt")
+    event, _ = await embedding.run_task(request.app[BACKEND], wanted)
+    return _json(embedding.embedding_document(wanted, event))
+
+
+async def _tokenize(request: web.Request) -> web.Response:
+    parse = embedding.parse_tokenize
+    if request.path.endswith("/detokenize"):
+        parse = embedding.parse_detokenize
+    wanted = parse(await _body(request))
+    event, _ = await embedding.run_task(request.app[BACKEND], wanted)
+    return _json(embedding.tokens_document(wanted, event))
+
+
 async def _show(request: web.Request) -> web.Response:
     backend = request.app[BACKEND]
     fields = listing.parse_show(await _body(request))
@@ -326,6 +352,12 @@ async def _v1_chat(request: web.Request) -> web.StreamResponse:
 
 async def _v1_completions(request: web.Request) -> web.StreamResponse:
     return await _v1(request, openai.parse_completion(await _body(request)), chat=False)
+
+
+async def _v1_embeddings(request: web.Request) -> web.Response:
+    wanted = embedding.parse_openai(await _body(request))
+    event, _ = await embedding.run_task(request.app[BACKEND], wanted)
+    return _json(embedding.openai_document(wanted, event))
 
 
 async def _v1(request: web.Request, wanted: Generation, *, chat: bool) -> web.StreamResponse:

@@ -101,7 +101,7 @@ def parse_chat(body: dict[str, Any]) -> Generation:
     tools = tuple(tool.value for tool in fields.objects("tools"))
     if tools:
         needs |= {TOOLS}
-    messages = tuple(_message(entry) for entry in _bounded(fields.objects("messages")))
+    messages = tuple(message(entry) for entry in _bounded(fields.objects("messages")))
     return Generation(
         name=name,
         reference=reference,
@@ -201,7 +201,13 @@ def _bounded(entries: list[Fields]) -> list[Fields]:
     return entries
 
 
-def _message(fields: Fields) -> Message:
+def message(fields: Fields) -> Message:
+    """One turn of a conversation, as ``/api/chat`` takes it.
+
+    Raises:
+        UsageError: A field is wrong.
+        UnsupportedRequest: It has images.
+    """
     given = fields.text("role")
     role = _ROLES.get(given or "")
     if role is None:

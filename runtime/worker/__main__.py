@@ -20,7 +20,7 @@ from typing import Any, Final
 from runtime.engine import Engine
 from runtime.engine.threads import physical_cores
 from runtime.launcher import die_with_parent
-from runtime.messages import Job, WorkerReady, WorkerSpec, event_document
+from runtime.messages import WorkerReady, WorkerSpec, event_document, task_from_document
 from runtime.sandbox import SandboxReport, attempt_all, confine_worker
 from runtime.worker.frames import FrameDecoder, NeedData, encode
 from schemas.errors import LoadFailed, SealiftError
@@ -73,7 +73,7 @@ def serve(channel: Channel, engine: Engine) -> None:
         for document in channel.receive(wait=not engine.busy):
             operation = document["op"]
             if operation == "submit":
-                engine.submit(Job.from_document(document["job"]))
+                engine.submit(task_from_document(document["task"]))
             elif operation == "cancel":
                 engine.cancel(document["id"])
             elif operation == "probe":

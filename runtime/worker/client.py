@@ -11,13 +11,13 @@ from dataclasses import asdict, replace
 from typing import Any, Final, Protocol, Self, TypeVar, cast
 
 from runtime.messages import (
+    LAST,
     Event,
-    Failed,
-    Finished,
-    Job,
+    Task,
     WorkerReady,
     WorkerSpec,
     event_from_document,
+    task_document,
 )
 from runtime.worker.frames import FrameDecoder, NeedData, encode
 from schemas import limits
@@ -118,28 +118,28 @@ class Worker:
         """Whether it can still take a job."""
         return self._transport is not None and not self._stopping and not self.closed.done()
 
-    async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
-        """Run a job and yield its events, of which the last is ``Finished`` or ``Failed``.
+    async def run(self, task: Task) -> AsyncGenerator[Event, None]:
+        """Run a task and yield its events, of which the last is one of ``LAST``.
 
-        Closing the iterator early, or cancelling the task that waits on it, cancels the job.
+        Closing the iterator early, or cancelling whoever waits on it, cancels the task.
 
         Args:
-            job: Its events carry its id; two jobs with one id do not get in each other's way.
+            task: Its events carry its id; two tasks with one id do not get in each other's way.
 
         Raises:
-            WorkerFailed: The process is gone or died. The job is lost.
+            WorkerFailed: The process is gone or died. The task is lost.
         """
         if not self.alive:
             raise WorkerFailed("the worker is gone")
         queue: asyncio.Queue[Event | WorkerFailed] = asyncio.Queue()
         number = next(self._numbers)
-        self._jobs[number] = (job.id, queue)
+        self._jobs[number] = (task.id, queue)
         over = False
         try:
-            self._send({"op": "submit", "job": replace(job, id=number).document()})
+            self._send({"op": "submit", "task": task_document(replace(task, id=number))})
             while not over:
                 event = await queue.get()
-                over = isinstance(event, Finished | Failed | WorkerFailed)
+                over = isinstance(event, (*LAST, WorkerFailed))
                 if isinstance(event, WorkerFailed):
                     raise event
                 yield event

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import ollama
 import pytest
 
@@ -142,6 +143,55 @@ def test_answers_in_a_format(client: ollama.Client) -> None:
     pieces = client.chat(NAME, ASK, format=schema, options=options, stream=True)
     streamed = "".join(piece.message.content or "" for piece in pieces)
     assert set(json.loads(streamed)) >= {"capital", "people"}
+
+
+def test_embeddings(client: ollama.Client) -> None:
+    def near(one: Sequence[float], other: Sequence[float]) -> float:
+        return sum(a * b for a, b in zip(one, other, strict=True))
+
+    texts = ["A cat sleeps on the sofa.", "A kitten naps on the couch.", "Interest rates rose."]
+    answer = client.embed(NAME, texts)
+    cat, kitten, rates = answer.embeddings
+    assert near(cat, cat) == pytest.approx(1, abs=1e-5)
+    assert near(cat, kitten) > near(cat, rates)
+    assert answer.prompt_eval_count
+    alone = client.embed(NAME, texts[0]).embeddings[0]
+    assert near(alone, cat) > 0.999, "neighbours in a batch change nothing"
+    assert client.embeddings(NAME, texts[0]).embedding == pytest.approx(list(alone), abs=1e-4)
+    short = client.embed(NAME, texts[0], dimensions=64).embeddings[0]
+    assert len(short) == 64
+    assert near(short, short) == pytest.approx(1, abs=1e-5)
+    assert client.embed(NAME, "").embeddings == []
+    long, small = "word " * 300, {"num_ctx": 256}
+    assert len(client.embed(NAME, long, options=small).embeddings) == 1
+    with pytest.raises(ollama.ResponseError, match="input length exceeds the context length"):
+        client.embed(NAME, long, truncate=False, options=small)
+    with pytest.raises(ollama.ResponseError, match='model "nope" not found, try pulling it first'):
+        client.embed("nope", "x")
+    text = client.generate(NAME, "The capital of France is", raw=True, options={"num_predict": 4})
+    assert text.response, "a model that embeds still generates"
+
+
+def test_tokens_there_and_back(server: Server) -> None:
+    def post(path: str, **body: Any) -> Any:
+        return httpx.post(f"{server.url}{path}", json={"model": NAME, **body}, timeout=60).json()
+
+    text = "Wörter, words & <|im_start|>"
+    tokens = post("/api/tokenize", text=text)["tokens"]
+    assert post("/api/detokenize", tokens=tokens)["text"] == text
+    special = post("/api/tokenize", text=text, parse_special=True)["tokens"]
+    assert len(special) < len(tokens)
+    chat = post("/api/tokenize", messages=ASK)["tokens"]
+    assert len(chat) == client_count(server)
+    assert "no such token" in post("/api/detokenize", tokens=[10**6])["error"]
+
+
+def client_count(server: Server) -> int:
+    """What a chat says that its prompt has."""
+    body = {"model": NAME, "messages": ASK, "stream": False, "options": {"num_predict": 1}}
+    return int(
+        httpx.post(f"{server.url}/api/chat", json=body, timeout=60).json()["prompt_eval_count"]
+    )
 
 
 def test_load_and_unload(client: ollama.Client) -> None:

@@ -71,6 +71,16 @@ def test_the_streaming_helper(client: openai.OpenAI) -> None:
     assert final.choices[0].message.content
 
 
+def test_embeddings(client: openai.OpenAI) -> None:
+    answer = client.embeddings.create(model=NAME, input=["one", "two"], dimensions=32)
+    plain = client.embeddings.create(
+        model=NAME, input=["one", "two"], dimensions=32, encoding_format="float"
+    )
+    assert [len(entry.embedding) for entry in answer.data] == [32, 32]
+    assert answer.data[0].embedding == pytest.approx(plain.data[0].embedding, abs=1e-4)
+    assert answer.usage.total_tokens > 0
+
+
 class City(pydantic.BaseModel):
     name: Literal["Paris", "London"]
     people: int = pydantic.Field(ge=1, le=99)

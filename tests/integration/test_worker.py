@@ -60,7 +60,7 @@ async def running(model: Path, **how: int) -> AsyncIterator[tuple[Worker, Launch
 
 
 async def collect(worker: Worker, job: Job) -> list[Event]:
-    return [event async for event in worker.generate(job)]
+    return [event async for event in worker.run(job)]
 
 
 def text(events: list[Event]) -> str:
@@ -120,7 +120,7 @@ def _descriptors(pid: int) -> list[Path]:
 
 async def test_closing_the_iterator_frees_the_slot_at_once(model_gguf: Path) -> None:
     async with running(model_gguf) as (worker, _):
-        async with aclosing(worker.generate(chat(1, "Tell me a long story."))) as events:
+        async with aclosing(worker.run(chat(1, "Tell me a long story."))) as events:
             async for event in events:
                 if isinstance(event, Piece):
                     break

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import struct
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from runtime.messages import Chat, Event, Finished, Job, Piece, Started, WorkerReady, WorkerSpec
+from runtime.messages import (
+    Chat,
+    Embed,
+    Embedded,
+    Event,
+    Finished,
+    Job,
+    Piece,
+    Started,
+    Task,
+    Tokenize,
+    Tokenized,
+    WorkerReady,
+    WorkerSpec,
+)
 from schemas.errors import LoadFailed, WorkerFailed
 
 
@@ -40,7 +56,14 @@ class SimulatedWorker:
         """As if the process had been killed."""
         self.dead.set()
 
-    async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+    async def run(self, task: Task) -> AsyncGenerator[Event, None]:
+        if isinstance(task, Embed):  # a text's vector: its length, and that of its first word
+            yield Embedded(task.id, tuple(map(_vector, task.texts)), sum(map(len, task.texts)))
+            return
+        if isinstance(task, Tokenize):  # a token is a character
+            yield Tokenized(task.id, *_tokens(task))
+            return
+        job = task
         self.jobs.append(job)
         self.running += 1
         self.most = max(self.most, self.running)
@@ -114,6 +137,18 @@ class SimulatedMachine:
     @property
     def alive(self) -> list[SimulatedWorker]:
         return [worker for worker in self.workers if worker.alive]
+
+
+def _vector(text: str) -> str:
+    return base64.b64encode(struct.pack("<2f", 0.6, 0.8 if text else -0.8)).decode()
+
+
+def _tokens(task: Tokenize) -> tuple[tuple[int, ...], str]:
+    if task.prompt is None:
+        return task.tokens, "".join(map(chr, task.tokens))
+    chat = isinstance(task.prompt, Chat)
+    text = task.prompt.messages[-1].content if isinstance(task.prompt, Chat) else task.prompt.text
+    return tuple(map(ord, ("> " if chat else "") + text)), ""
 
 
 def _words(job: Job) -> list[str]:

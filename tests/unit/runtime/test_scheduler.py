@@ -50,7 +50,7 @@ async def ask(
 async def read(lease: Lease, text: str = "one two") -> str:
     job = Job(lease.job_id, Chat((Message("user", text),)))
     pieces: list[str] = []
-    async with aclosing(lease.generate(job)) as events:
+    async with aclosing(lease.run(job)) as events:
         async for event in events:
             if isinstance(event, Piece):
                 pieces.append(event.text)

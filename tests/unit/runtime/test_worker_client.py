@@ -93,13 +93,13 @@ def finished(job: int) -> Finished:
 
 
 async def collect(worker: Worker, number: int) -> list[Event]:
-    return [event async for event in worker.generate(Job(number, Text("x")))]
+    return [event async for event in worker.run(Job(number, Text("x")))]
 
 
 async def test_events_find_their_jobs() -> None:
     async with started() as (worker, simulator):
         tasks = [asyncio.create_task(collect(worker, number)) for number in (1, 2)]
-        assert [(await simulator.receive())["job"]["id"] for _ in tasks] == [1, 2]
+        assert [(await simulator.receive())["task"]["id"] for _ in tasks] == [1, 2]
         await simulator.send(events(Piece(2, "b"), Piece(1, "a"), Piece(9, "nobody's")))
         await simulator.send(events(finished(1), Failed(2, "usage", "what")))
         assert await tasks[0] == [Piece(1, "a"), finished(1)]
@@ -109,7 +109,7 @@ async def test_events_find_their_jobs() -> None:
 
 async def test_leaving_early_sends_cancel_once() -> None:
     async with started() as (worker, simulator):
-        stream = worker.generate(Job(1, Text("x")))
+        stream = worker.run(Job(1, Text("x")))
         task = asyncio.create_task(stream.__anext__())
         await simulator.receive()
         await simulator.send(events(Piece(1, "a")))
@@ -118,7 +118,7 @@ async def test_leaving_early_sends_cancel_once() -> None:
         assert await simulator.receive() == {"op": "cancel", "id": 1}
         await simulator.send(events(Piece(1, "late"), finished(1)))
         again = asyncio.create_task(collect(worker, 1))
-        number = (await simulator.receive())["job"]["id"]
+        number = (await simulator.receive())["task"]["id"]
         await simulator.send(events(Piece(1, "later"), finished(number)))
         assert await again == [finished(1)]
 
@@ -126,7 +126,7 @@ async def test_leaving_early_sends_cancel_once() -> None:
 async def test_two_jobs_with_one_id_do_not_meet() -> None:
     async with started() as (worker, simulator):
         tasks = [asyncio.create_task(collect(worker, 5)) for _ in range(2)]
-        first, second = [(await simulator.receive())["job"]["id"] for _ in tasks]
+        first, second = [(await simulator.receive())["task"]["id"] for _ in tasks]
         await simulator.send(events(Piece(second, "b"), finished(first), finished(second)))
         assert await tasks[0] == [finished(5)]
         assert await tasks[1] == [Piece(5, "b"), finished(5)]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.messages import Chat, Finished, Message, Piece, Text
+from runtime.messages import Chat, Finished, Message, Piece, Text, task_document
 from runtime.server.openai import (
     OpenAIAnswer,
     error_document,
@@ -86,7 +86,7 @@ def test_any_messages(messages: list[Any]) -> None:
 def _check(parse: Any, body: dict[str, Any]) -> None:
     try:
         request: Generation = parse(body)
-        json.dumps(make_job(request, model(), 1).document())
+        json.dumps(task_document(make_job(request, model(), 1)))
     except SealiftError as error:
         status = error.http_status
         assert 400 <= status < 500
