@@ -20,9 +20,11 @@ from bundler.inventory import Inventory, WantList
 from bundler.pipes import PIPE, standard_output
 from bundler.readiness import check_names, check_outputs, check_room
 from bundler.reports import read_inventory, read_wanted
+from bundler.scanning.models import explained, refuse_unusual, scan_sources
 from bundler.sizes import parse_size
 from bundler.sources import FoundModel, LocalModel, examine, hashed
 from bundler.trust.fingerprint import parse_fingerprint
+from bundler.trust.keyring import Secrets
 from bundler.trust.names import member_name, publisher_role
 from bundler.trust.publisher import Publisher
 from registry.digest import Digest
@@ -39,7 +41,12 @@ def workspace(home: Path) -> Path:
 
 
 def init(
-    home: Path, name: str, namespaces: Sequence[str], key_type: str, passphrase: Callable[[], bytes]
+    home: Path,
+    name: str,
+    namespaces: Sequence[str],
+    key_type: str,
+    passphrase: Callable[[], bytes],
+    offline: Path | None = None,
 ) -> Publisher:
     """Make the workspace.
 
@@ -48,13 +55,14 @@ def init(
         InvalidName, UsageError: A namespace or key type that is none.
     """
     for namespace in namespaces:
-        _check_namespace(namespace)
+        check_namespace(namespace)
     return Publisher.init(
         workspace(home),
         name=name,
         namespaces=namespaces,
         passphrase=passphrase(),
         key_type=key_type,
+        offline=offline,
     )
 
 
@@ -67,7 +75,7 @@ def open_publisher(home: Path) -> Publisher:
     return Publisher.open(workspace(home))
 
 
-def add_namespace(home: Path, namespace: str, passphrase: Callable[[], bytes]) -> Publisher:
+def add_namespace(home: Path, namespace: str, secrets: Secrets) -> Publisher:
     """Make a key for one more namespace.
 
     Raises:
@@ -76,8 +84,8 @@ def add_namespace(home: Path, namespace: str, passphrase: Callable[[], bytes]) -
         KeyUnavailable: The passphrase is wrong.
     """
     publisher = open_publisher(home)
-    _check_namespace(namespace)
-    publisher.add_namespace(namespace, passphrase())
+    check_namespace(namespace)
+    publisher.add_namespace(namespace, secrets)
     return publisher
 
 
@@ -158,7 +166,7 @@ def create(
     output: Path,
     *,
     form: Form,
-    passphrase: Callable[[], bytes],
+    passphrase: Callable[[], Secrets | bytes],
     progress: Meter,
     wanted: WantList | None = None,
 ) -> Created:
@@ -175,18 +183,25 @@ def create(
         wanted: Take only models that have a blob of this list, to send it after an earlier bundle.
 
     Raises:
-        NotFound: None of them has.
+        NotFound: None of them has; or nothing was ever withdrawn, and no models are given.
+        MalformedModel: A model that must not reach an engine, or an unusual one where the form is strict.
         UsageError: The numbers of sources and names differ, or the output is one of the sources.
     """
     _check_number(sources, names)
     publisher = open_publisher(home)
+    if form.advisories_only:
+        check_advisories(publisher, sources)
     if output == PIPE:
         check_pipe(form)
         standard_output().close()  # a terminal is refused before anything is read
     else:
         check_outputs(output, form, 0)
         _keep_sources(sources, output)
-    found = found_models(sources, names)
+    with explained(sources):
+        found = found_models(sources, names)
+    findings = scan_sources(found)
+    if form.strict:
+        refuse_unusual(findings)
     if output != PIPE and wanted is None:  # else nobody knows yet what will travel
         check_room(found, output, form)
     secret = passphrase()
@@ -198,7 +213,7 @@ def create(
         form = replace(form, compression=Compression.NONE, supplements=wanted.bundle)
     if output == PIPE:
         with standard_output() as pipe, TemporaryDirectory(prefix="sealift-") as spool:
-            return create_to_pipe(
+            created = create_to_pipe(
                 publisher,
                 models,
                 pipe,
@@ -208,7 +223,8 @@ def create(
                 now=now(),
                 progress=progress,
             )
-    return create_bundle(
+            return replace(created, findings=findings)
+    created = create_bundle(
         publisher,
         models,
         output,
@@ -217,6 +233,20 @@ def create(
         now=now(),
         progress=progress,
     )
+    return replace(created, findings=findings)
+
+
+def check_advisories(publisher: Publisher, sources: Sequence[str]) -> None:
+    """See that there is something to send where no models are.
+
+    Raises:
+        UsageError: Models are given too.
+        NotFound: Nothing was ever withdrawn.
+    """
+    if sources:
+        raise UsageError("--advisories-only takes no models", hint="Leave one of them out")
+    if publisher.withdrawn is None:
+        raise NotFound("nothing was withdrawn yet", hint="See `bundle withdraw --help`")
 
 
 def found_models(sources: Sequence[str], names: Sequence[str]) -> list[FoundModel]:
@@ -262,8 +292,12 @@ def _only_wanted(models: Sequence[LocalModel], wanted: WantList) -> list[LocalMo
     return chosen
 
 
-def _check_namespace(namespace: str) -> None:
-    """A role's file name must fit into a bundle whatever its version becomes."""
+def check_namespace(namespace: str) -> None:
+    """See that the role's file name fits into a bundle, whatever its version becomes.
+
+    Raises:
+        InvalidName: It does not, or the namespace is none.
+    """
     longest = layout.TRUST_FOLDER + member_name(publisher_role(namespace), _MOST_VERSIONS)
     if (excess := len(longest) - layout.NAME_BYTES) > 0:
         raise InvalidName(

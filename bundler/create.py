@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,12 +21,15 @@ from bundler.making_parity import described, write_parity
 from bundler.modelpack import PackedModel, pack
 from bundler.pipes import PIPE
 from bundler.readiness import check_names, check_space
+from bundler.scanning.findings import Finding
 from bundler.sources import LocalModel
 from bundler.storing import Stored, store
+from bundler.trust.keyring import Secrets
 from bundler.trust.publisher import Publisher
 from bundler.workbench import Workbench, is_placing, sweep
 from bundler.writing import write_all, write_first, write_volume
 from registry.digest import Digest
+from registry.reference import Reference
 from schemas.render import Meter
 from schemas.version import VERSION
 
@@ -43,6 +46,7 @@ class Created:
         size: Of all files, in bytes.
         descriptor: What it holds.
         fingerprint: Of the root that the far side must have pinned.
+        findings: What a scan of the models found.
     """
 
     path: Path
@@ -50,6 +54,7 @@ class Created:
     size: int
     descriptor: BundleDescriptor
     fingerprint: Digest
+    findings: Mapping[Reference, tuple[Finding, ...]] = field(default_factory=dict, hash=False)
 
 
 def create_bundle(
@@ -58,7 +63,7 @@ def create_bundle(
     output: Path,
     *,
     form: Form,
-    passphrase: bytes,
+    passphrase: Secrets | bytes,
     now: datetime,
     progress: Meter,
 ) -> Created:
@@ -77,7 +82,8 @@ def create_bundle(
         TrustError: The keys or the workspace cannot sign this.
         StorageFull, StorageFailure: The disk says no.
     """
-    check_names(sources)
+    if sources or not form.advisories_only:
+        check_names(sources)
     sweep(output)
     check_output(output, overwrite=form.overwrite or is_placing(output))
     packed = attest([pack(source) for source in sources], publisher, passphrase)
@@ -114,7 +120,7 @@ def create_to_pipe(
     spool: Path,
     *,
     form: Form,
-    passphrase: bytes,
+    passphrase: Secrets | bytes,
     now: datetime,
     progress: Meter,
 ) -> Created:
@@ -138,7 +144,8 @@ def create_to_pipe(
         TrustError: The keys or the workspace cannot sign this.
         StorageFull, StorageFailure: The disk says no, or nobody reads any more.
     """
-    check_names(sources)
+    if sources or not form.advisories_only:
+        check_names(sources)
     check_pipe(form)
     packed = attest([pack(source) for source in sources], publisher, passphrase)
     with Workbench(spool / "bundle", _request(publisher, packed, spool, form)) as bench:

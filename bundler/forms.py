@@ -25,6 +25,8 @@ class Form:
         supplements: Id of a bundle for which this one sends what a site lacked.
         parity: How many volumes may get lost or damaged.
         countersigned: Checkpoints of sites' audit logs, countersigned here, as documents.
+        advisories_only: It brings no models, only what its publisher withdrew.
+        strict: Models of which a scan finds anything unusual are refused.
     """
 
     compression: Compression = Compression.AUTO
@@ -34,6 +36,8 @@ class Form:
     supplements: str | None = None
     parity: int = 0
     countersigned: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    advisories_only: bool = False
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.volume_size is not None and self.volume_size < limits.VOLUME_BYTES_MIN:
@@ -42,6 +46,8 @@ class Form:
                 hint=f"Give --volume-size at least {limits.VOLUME_BYTES_MIN // limits.MIB}Mi",
             )
 
+        if self.advisories_only and self.volume_size is not None:
+            raise UsageError("withdrawals fit into one file", hint="Leave out --volume-size")
         if self.parity and self.volume_size is None:
             raise UsageError("--parity needs volumes", hint="Give --volume-size too")
 

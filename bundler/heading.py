@@ -18,6 +18,7 @@ from bundler.forms import Form
 from bundler.modelpack import PackedModel
 from bundler.parity import Table
 from bundler.storing import Stored
+from bundler.trust.keyring import Secrets
 from bundler.trust.names import model_target
 from bundler.trust.publisher import Publisher, SignedModel, TrustMetadata
 from bundler.workbench import Workbench
@@ -27,6 +28,8 @@ from registry.oci import Descriptor, Manifest
 
 # What an interrupted attempt signed tells a site what was true then; much older is stale.
 _SIGNED_LASTS: Final = timedelta(days=1)
+# What is signed about a model names so many weight files: `bundle withdraw NAME` takes them back.
+_WEIGHTS_NAMED: Final = 16
 
 
 def describe(
@@ -68,7 +71,7 @@ def signed_head(
     publisher: Publisher,
     packed: Sequence[PackedModel],
     plan: BundleDescriptor,
-    passphrase: bytes,
+    passphrase: Secrets | bytes,
     now: datetime,
     *,
     table: Table | None = None,
@@ -154,4 +157,9 @@ def _referrers(packed: Sequence[PackedModel]) -> Iterator[tuple[Descriptor, Mani
 def to_be_signed(model: PackedModel) -> SignedModel:
     """What a publisher signs about a model."""
     source = model.source
-    return SignedModel(source.reference, model.manifest_bytes, licence=source.facts.license)
+    weights = [str(x.digest) for x in model.manifest.layers if x.media_type == oci.WEIGHT_RAW]
+    few = len(weights) <= _WEIGHTS_NAMED
+    custom: dict[str, str | int] = {"weights": " ".join(weights)} if few else {}
+    return SignedModel(
+        source.reference, model.manifest_bytes, licence=source.facts.license, custom=custom
+    )

@@ -23,6 +23,15 @@ def read_passphrase(file: Path | None) -> bytes:
     return _from_file(file) if file is not None else _ask("Passphrase of the signing keys: ")
 
 
+def read_pin(file: Path | None, token: str) -> bytes:
+    """The PIN of a key in hardware.
+
+    Raises:
+        KeyUnavailable: As :func:`read_passphrase`.
+    """
+    return _from_file(file) if file is not None else _ask(f"PIN of {token}: ", "--pin-file")
+
+
 def new_passphrase(file: Path | None) -> bytes:
     """The passphrase of keys to be made; asked for twice on a terminal.
 
@@ -64,7 +73,8 @@ def _from_file(file: Path) -> bytes:
     return line
 
 
-def _ask(prompt: str) -> bytes:
+def _ask(prompt: str, option: str = "--passphrase-file") -> bytes:
     if not sys.stdin.isatty():
-        raise KeyUnavailable("no passphrase for the signing keys", hint=_HINT)
+        what = "no PIN for the token" if "pin" in option else "no passphrase for the signing keys"
+        raise KeyUnavailable(what, hint=f"Give {option} FILE, or run it on a terminal")
     return getpass(prompt).encode()

@@ -9,6 +9,7 @@ from bundler.attestations import artifacts, bom, sigstore, statements
 from bundler.descriptor import BundleDescriptor
 from bundler.modelpack import PackedModel
 from bundler.trust.attesting import AttestationKey
+from bundler.trust.keyring import Secrets
 from bundler.trust.publisher import Publisher
 from registry import oci
 from schemas import documents
@@ -16,7 +17,7 @@ from schemas.documents import Kind
 
 
 def attest(
-    models: Iterable[PackedModel], publisher: Publisher, passphrase: bytes
+    models: Iterable[PackedModel], publisher: Publisher, passphrase: Secrets | bytes
 ) -> list[PackedModel]:
     """Add a bill of materials to every model, and signatures where the key is at hand.
 

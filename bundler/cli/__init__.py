@@ -11,8 +11,11 @@ from bundler.cli import (
     isolated,
     keys,
     policy,
+    publisher,
     receipt,
+    sign,
     trust,
+    withdraw,
 )
 from schemas.cli import new_app, run
 
@@ -28,8 +31,12 @@ app.command("export")(isolated.export)
 app.command("extract")(attestations.extract)
 app.command("bom")(attestations.bom)
 app.command("plan")(connected.plan)
+app.command("withdraw")(withdraw.withdraw)
+app.command("scan")(withdraw.scan)
 app.command("approve")(approve.approve)
 app.add_typer(keys.app, name="keys")
+app.add_typer(sign.app, name="sign")
+app.add_typer(publisher.app, name="publisher")
 app.add_typer(trust.app, name="trust")
 app.add_typer(policy.app, name="policy")
 app.add_typer(approve.app, name="operator")

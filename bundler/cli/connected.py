@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from bundler.cli.options import Force, Only, PassphraseFile, Paths, Publisher, Site
+from bundler.cli.signing import KeyPassphraseFile, PinFile, SignWith, secrets
 from schemas.cli import JsonFlag, Output, QuietFlag
 
 
 def create(
-    sources: Annotated[list[str], typer.Argument(metavar="MODEL…", help="Model files or folders.")],
     output: Annotated[
         Path,
         typer.Option(
             "--output", "-o", metavar="FILE", help="The bundle, or its head; - is a pipe."
         ),
     ],
+    sources: Annotated[
+        Optional[list[str]],  # noqa: UP045 - Typer evaluates it
+        typer.Argument(metavar="MODEL…", help="Model files or folders."),
+    ] = None,
     name: Annotated[
         Optional[list[str]],  # noqa: UP045 - Typer evaluates it
         typer.Option("--name", "-n", metavar="NAME", help="One per model, in the same order."),
@@ -52,7 +57,20 @@ def create(
         typer.Option(metavar="FILE", help="Bring a site's countersigned audit checkpoint along."),
     ] = None,
     site: Site = None,
+    advisories_only: Annotated[
+        bool, typer.Option("--advisories-only", help="Send only what was withdrawn, no models.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a model with anything unusual in it.")
+    ] = False,
+    after: Annotated[
+        Optional[Path],  # noqa: UP045 - Typer evaluates it
+        typer.Option(metavar="BUNDLE", help="The last one; refuse if the keys are older."),
+    ] = None,
     passphrase_file: PassphraseFile = None,
+    sign_with: SignWith = None,
+    key_passphrase_file: KeyPassphraseFile = None,
+    pin_file: PinFile = None,
     force: Force = False,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -61,11 +79,10 @@ def create(
 
     Interrupted, the same command goes on where it was.
     """
-    from bundler import connected, upkeep
+    from bundler import connected, keyholding, upkeep
     from bundler.forms import check_pipe
     from bundler.inventory import WantList
-    from bundler.passphrase import read_passphrase
-    from bundler.rendering import inventory, transfers
+    from bundler.rendering import inventory, keys, transfers
     from schemas.settings import load
 
     out = Output(json=json, quiet=quiet)
@@ -74,17 +91,21 @@ def create(
         check_pipe(form, check_media=check_media)
     form, report = connected.for_site(form, against, want, site)
     form = connected.countersigned(form, countersigned or [])
+    form = replace(form, advisories_only=advisories_only, strict=strict)
     if report is not None:
         inventory.believed(out, report, known=site is not None)
+    home = load().home
+    if after is not None:
+        keyholding.check_not_behind(connected.open_publisher(home), after)
     with out.progress() as meter:
         created = connected.create(
-            load().home,
-            sources,
+            home,
+            sources or [],
             name or [],
             output,
             form=form,
             wanted=report if isinstance(report, WantList) else None,
-            passphrase=lambda: read_passphrase(passphrase_file),
+            passphrase=lambda: secrets(passphrase_file, sign_with, key_passphrase_file, pin_file),
             progress=meter,
         )
         checked = None
@@ -93,6 +114,7 @@ def create(
     # Into a pipe goes nothing but the bundle.
     with redirect_stdout(sys.stderr) if str(output) == "-" else nullcontext():
         transfers.created(out, created, checked)
+    keys.advise(out, keyholding.health(home))
 
 
 def check_media_(paths: Paths, json: JsonFlag = False, quiet: QuietFlag = False) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Final
 
 from securesystemslib.signer import CryptoSigner, Key
 
 from bundler.trust import keys, names
-from bundler.trust.keyring import Secrets, file_name
+from bundler.trust.health import places_of
+from bundler.trust.keyring import KeyRing, Secrets, file_name
 from bundler.trust.modelentries import SignedModel, targets_with
 from bundler.trust.publisher import Publisher, check_clock
 from bundler.trust.repository import model_target_file
-from bundler.trust.requests import SignRequest, propose
+from bundler.trust.requests import Review, known_roots, propose, review
 from bundler.trust.roles import Changes, RoleKeys
 from bundler.trust.signing import Signing
 from schemas import limits
@@ -88,6 +90,7 @@ class Planner:
             raise AlreadyExists(f"key {key.keyid[:16]} may sign {role} already")
         self._roles[role] = replace(before, keys=(*before.keys, key))
         if name:
+            keys.check_name(name)
             self.key_names[key.keyid] = name
 
     def revoke(self, role: str, prefix: str) -> None:
@@ -184,6 +187,18 @@ class Planner:
         self._changes = replace(self._changes, targets=targets)
         self.withdrawn = data
 
+    def has(self, role: str) -> bool:
+        """Whether there is such a role, or one is planned."""
+        return role in self._roles or self._opened.repository.role_keys(role) is not None
+
+    def keyids(self, role: str) -> tuple[str, ...]:
+        """Ids of all keys of a role."""
+        return self._now(role).keyids
+
+    def threshold(self, role: str) -> int:
+        """How many of them must sign."""
+        return self._now(role).threshold
+
     def find_key(self, role: str, prefix: str) -> str:
         """The id of the role's one key whose id begins so.
 
@@ -201,9 +216,10 @@ class Planner:
         return found[0]
 
     def here(self, role: str) -> list[str]:
-        """Ids of those keys of a role that are at hand."""
+        """Ids of those keys of a role that are kept in this folder."""
         wanted = self._now(role).keyids
-        return [s.public_key.keyid for s in self._opened.ring.signers(role, wanted)]
+        places = places_of(role, wanted, self._opened.workspace, self._opened.generation)
+        return [keyid for keyid in wanted if keyid in places]
 
     def save_fresh(self, rounds: int) -> None:
         """Write the keys that were made, before anything names them."""
@@ -223,15 +239,23 @@ class Planner:
         return found
 
 
+class Wish(Enum):
+    """What is to become of a change."""
+
+    NOW = "now"
+    REQUEST = "request"
+    LOOK = "look"
+
+
 def change(
     publisher: Publisher,
     plan: Callable[[Planner], None],
     secret: Secrets | bytes,
     *,
-    for_others: bool = False,
+    wish: Wish = Wish.NOW,
     now: datetime | None = None,
     kdf_rounds: int = keys.KDF_ROUNDS,
-) -> SignRequest | None:
+) -> Review:
     """Change who may sign what: all of it or, after a failure, nothing.
 
     A folder made before there was a role for withdrawals gets it on the way, where that needs no
@@ -241,17 +265,19 @@ def change(
         publisher: Whose.
         plan: Says what, to the planner that it gets.
         secret: Opens private keys.
-        for_others: Change nothing, but prepare a request that others add their signatures to.
+        wish: ``NOW`` signs it with the keys at hand; ``REQUEST`` leaves the folder as it is, for
+            others to add signatures to what is returned (only keys that were made are kept);
+            ``LOOK`` opens no key and leaves nothing behind.
         now: The clock; None reads it.
         kdf_rounds: PBKDF2 rounds of new keys; lower ones are for tests.
 
     Returns:
-        The request, if one was wanted.
+        What changes, with the request in it.
 
     Raises:
         KeyUnavailable: Too few keys are at hand, or one does not open.
-        UsageError: What was planned makes no sense; also :class:`~schemas.errors.NotFound`,
-            :class:`~schemas.errors.AlreadyExists`.
+        UsageError: What was planned makes no sense, or changes nothing; also
+            :class:`~schemas.errors.NotFound`, :class:`~schemas.errors.AlreadyExists`.
         EnvironmentFault: The clock is behind this release's build date.
         StoreBusy: Another process is signing.
         StorageFailure: Or :class:`~schemas.errors.StorageFull`; nothing was changed then.
@@ -259,7 +285,10 @@ def change(
     moment = now or datetime.now(UTC)
     check_clock(moment)
     with publisher.signing(secret, partly=True) as opened:
+        if wish is Wish.LOOK:
+            opened.ring = KeyRing(None, Secrets(lambda: b""))
         repository, before = opened.repository, opened.generation.files
+        roots = {number: item.data for number, item in repository.roots.items()}
         planner = Planner(opened)
         plan(planner)
         changes = planner.changes
@@ -268,21 +297,27 @@ def change(
             planner.delegate(names.ADVISORIES, RoleKeys((made,)))
             changes = planner.changes
         repository.apply(changes, opened.ring, moment)
-        if for_others:
+        request = propose(
+            publisher.name, before, repository.files, planner.withdrawn, planner.key_names
+        )
+        reviewed = review(request, known_roots(roots))
+        if wish is Wish.NOW:
+            _check_enough(reviewed)
+            repository.check_signed()
+        if wish is not Wish.LOOK:
             planner.save_fresh(kdf_rounds)
-            return propose(
-                publisher.name, before, repository.files, planner.withdrawn, planner.key_names
-            )
-        short = [role for role in repository.versions if repository.missing(role)]
-        for role in short:
-            raise KeyUnavailable(
-                f"{role} needs {repository.missing(role)} more signatures than can be made here",
-                hint="Give more keys with --key, or have it co-signed: add --request FILE",
-            )
-        repository.check_signed()
-        planner.save_fresh(kdf_rounds)
-        opened.commit(withdrawn=planner.withdrawn, key_names=planner.key_names)
-    return None
+        if wish is Wish.NOW:
+            opened.commit(withdrawn=planner.withdrawn, key_names=planner.key_names)
+    return reviewed
+
+
+def _check_enough(reviewed: Review) -> None:
+    for role, count in reviewed.missing.items():
+        raise KeyUnavailable(
+            f"{role} needs {count} more signature{'s' * (count > 1)} than can be made here",
+            why=f"they must be by {', '.join(k[:16] for k in reviewed.asked[role].keyids[:5])}",
+            hint="Give more keys with --sign-with, or have it co-signed: add --request FILE",
+        )
 
 
 def _touches_targets(changes: Changes) -> bool:

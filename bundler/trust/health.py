@@ -117,7 +117,7 @@ def _role(
         near = State.SOON if item.expires <= now + soon else State.FRESH
         state = State.EXPIRED if item.expires <= now else near
     retired = repository.retired(role)
-    places = _places(names.TARGETS if retired else role, wanted.keyids, workspace, generation)
+    places = places_of(names.TARGETS if retired else role, wanted.keyids, workspace, generation)
     return RoleHealth(
         role,
         wanted.threshold,
@@ -138,7 +138,7 @@ def _role(
     )
 
 
-def _places(
+def places_of(
     role: str, keyids: Sequence[str], workspace: Workspace, generation: Generation
 ) -> dict[str, str]:
     """Key id to where the private key is."""

@@ -11,9 +11,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 from pathlib import Path
 from secrets import token_hex
-from typing import Final
+from typing import Final, TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -42,11 +43,14 @@ from registry.verify import storage_errors
 from schemas import limits
 from schemas.errors import AlreadyExists, InvalidName, KeyUnavailable, NotFound
 
+PublicKey: TypeAlias = Key
+
 ECDSA_P256: Final = "ecdsa-p256"
 ED25519: Final = "ed25519"
 KEY_TYPES: Final = (ECDSA_P256, ED25519)
 
 KDF_ROUNDS: Final = 600_000  # OWASP password storage cheat sheet, PBKDF2-HMAC-SHA256
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@+-]{0,63}")  # as in sign-request.v1
 KEY_FILE_BYTES: Final = 64 * limits.KIB
 
 # DER of the object identifiers (RFC 8018 appendix C, RFC 3565)
@@ -55,6 +59,24 @@ _PBKDF2: Final = bytes.fromhex("06092a864886f70d01050c")
 _HMAC_SHA256: Final = bytes.fromhex("06082a864886f70d0209")
 _AES256_CBC: Final = bytes.fromhex("060960864801650304012a")
 _NULL: Final = b"\x05\x00"
+
+
+def is_name(text: str) -> bool:
+    """Whether people may call a key so."""
+    return _NAME.fullmatch(text) is not None
+
+
+def check_name(text: str) -> None:
+    """See that people may call a key so.
+
+    Raises:
+        InvalidName: They may not.
+    """
+    if not is_name(text):
+        raise InvalidName(
+            f"{text[:70]!r} cannot be a key's name",
+            hint="Use up to 64 letters, digits, spaces and . _ @ + -",
+        )
 
 
 def generate(key_type: str = ECDSA_P256) -> CryptoSigner:

@@ -183,9 +183,21 @@ class Publisher:
         """The signed list of what is withdrawn; None before the first."""
         return self._generation.withdrawn
 
+    def signed(self, reference: Reference) -> tuple[Digest, Mapping[str, str | int]] | None:
+        """The manifest that a name stands for at present, and what was signed about it."""
+        role = publisher_role(reference.namespace)
+        file = self._repository.targets_of(role).get(model_target(reference))
+        if file is None:
+            return None
+        return Digest("sha256", file.hashes["sha256"]), dict(file.custom or {})
+
     def health(self, now: datetime, soon: timedelta = SOON) -> list[RoleHealth]:
         """All roles, their keys, and what runs out when; no key is opened."""
         return examine(self._workspace, self._generation, self._repository, now, soon)
+
+    def count_targets(self, role: str) -> int:
+        """For how many targets a role signs."""
+        return len(self._repository.targets_of(role))
 
     @property
     def roots(self) -> Mapping[int, bytes]:

@@ -404,5 +404,5 @@ def _too_few(role: str, found: int, threshold: int, absent: Collection[str]) -> 
     return KeyUnavailable(
         f"not enough keys of {role} are at hand",
         why=f"{found} of {threshold} signatures can be made here; the other keys are {others}",
-        hint="Give them with --key, or have others sign: bundle sign request",
+        hint="Give them with --sign-with, or have others sign: bundle sign request",
     )

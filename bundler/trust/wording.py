@@ -43,7 +43,9 @@ def statements(reviewed: Review) -> list[Statement]:
     found = []
     for role, asked in reviewed.asked.items():
         item = asked.item
-        changes = tuple(_changes(asked, labels)) or ("nothing but its expiry",)
+        changes = tuple(_changes(asked, labels))
+        if not changes:
+            changes = ("nothing but its expiry" if asked.before else "signs for nothing yet",)
         found.append(
             Statement(role, item.version, item.expires, len(item.signers), asked.missing, changes)
         )

@@ -34,6 +34,7 @@ CLOSED = "registry.http"
 CONFINED: dict[str, tuple[str, ...]] = {
     "tuf": ("bundler.trust",),
     "securesystemslib": ("bundler.trust",),
+    "pkcs11": ("bundler.trust.tokens",),
     "zstandard": ("bundler.archive",),
     "pyeclib": ("bundler.parity.code",),
     "segno": ("bundler.inventory.qr",),
@@ -51,7 +52,11 @@ CONFINED: dict[str, tuple[str, ...]] = {
 RENDERERS = re.compile(r"(^|\.)render$")  # modules that may use rich wherever they are
 
 # distribution → import name, where they differ.
-IMPORT_NAMES = {"llama-cpp-python": "llama_cpp", "jsonschema-rs": "jsonschema_rs"}
+IMPORT_NAMES = {
+    "llama-cpp-python": "llama_cpp",
+    "jsonschema-rs": "jsonschema_rs",
+    "python-pkcs11": "pkcs11",
+}
 
 
 def imported(source: str, module: str, *, is_package: bool = False) -> Iterator[str]:
