@@ -15,6 +15,7 @@ from typing import BinaryIO, Final, Protocol
 from bundler.advisories.lists import Entry as Advisory
 from bundler.advisories.lists import WithdrawnList
 from bundler.archive import layout
+from bundler.attestations.artifacts import predicate_type
 from bundler.contents import Entry, Part
 from bundler.descriptor import BundleDescriptor, BundledModel
 from bundler.files import open_regular
@@ -55,6 +56,7 @@ class ModelClaim:
         quantization: Such as ``Q4_1``.
         parameters: Such as ``135M``.
         licenses: Ids of its licences.
+        attestations: What came for other tools: predicate types, or media types.
     """
 
     bundled: BundledModel
@@ -63,6 +65,7 @@ class ModelClaim:
     quantization: str
     parameters: str
     licenses: tuple[str, ...]
+    attestations: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -173,7 +176,9 @@ def describe(
     for model in descriptor.models:
         manifest = body.manifests[model.manifest.digest]
         blobs = (model.manifest, *manifest.blobs)
-        models.append(ModelClaim(model, blobs, *configs.about(manifest.config.digest)))
+        about = configs.about(manifest.config.digest)
+        attested = tuple(_attested(body.referrers[each.digest]) for each in model.referrers)
+        models.append(ModelClaim(model, blobs, *about, attested))
     files = volumes(descriptor.id)
     claimed = (
         _volume(descriptor.id, number, parts, files.get(number))
@@ -182,12 +187,21 @@ def describe(
     return Contents(descriptor, body.large, tuple(models), tuple(claimed))
 
 
+def _attested(manifest: Manifest) -> str:
+    said = predicate_type(manifest) or manifest.artifact_type or ""
+    return said[:_MOST_CHARS]
+
+
 class Read(Protocol):
     """What :class:`~bundler.reading.Body` and :class:`~bundler.head.Head` have in common."""
 
     @property
     def manifests(self) -> Mapping[Digest, Manifest]:
         """By digest."""
+
+    @property
+    def referrers(self) -> Mapping[Digest, Manifest]:
+        """Of what other tools check, by digest."""
 
     @property
     def large(self) -> tuple[Entry, ...]:

@@ -34,7 +34,7 @@ def bom(
     from schemas.settings import load
 
     data = bill(load().home, target, unverified=unverified)
-    attestations.billed(Output(), data, output, overwrite=force)
+    attestations.billed(data, output, overwrite=force)
 
 
 def extract(

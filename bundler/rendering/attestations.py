@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,14 +11,14 @@ from bundler.files import check_output, write_file
 from schemas.render import Output
 
 
-def billed(out: Output, data: bytes, output: Path | None, *, overwrite: bool) -> None:
-    """``bundle bom``."""
+def billed(data: bytes, output: Path | None, *, overwrite: bool) -> None:
+    """``bundle bom``: a file gets the very bytes, for they are signed; a person, lines to read."""
     if output is None:
-        out.line(data.decode())
+        Output(json=True).result(json.loads(data))
         return
     check_output(output, overwrite=overwrite)
     write_file(output, data)
-    out.note(f"Wrote {output}")
+    Output().note(f"Wrote {output}")
 
 
 def extracted(out: Output, found: Sequence[Extracted]) -> None:

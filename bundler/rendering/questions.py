@@ -34,8 +34,13 @@ def inspected(out: Output, result: Inspected) -> None:
         ]
     )
     _models(out, contents.models)
+    attested = Counter(each for model in contents.models for each in model.attestations)
+    for kind, count in sorted(attested.items()):
+        out.line(f"for other tools: {kind} of {count} models")
     _blobs(out, contents.large)
     _volumes(out, contents.volumes)
+    if contents.withdrawn:
+        out.line(f"withdrawals: {len(contents.withdrawn)}")
     if descriptor.parity is not None:
         out.line(f"parity: {descriptor.parity.volumes} more volumes")
     newest = claims.roots[-1:]
@@ -269,6 +274,7 @@ def contents_document(contents: Contents) -> dict[str, Any]:
                 "quantization": model.quantization,
                 "parameters": model.parameters,
                 "licenses": list(model.licenses),
+                "attestations": list(model.attestations),
             }
             for model in contents.models
         ],
@@ -286,6 +292,7 @@ def contents_document(contents: Contents) -> dict[str, Any]:
         "requires": [{"digest": str(digest), "bytes": n} for digest, n in descriptor.requires],
         "volumes": [_volume(volume) for volume in contents.volumes],
         "parityVolumes": descriptor.parity.volumes if descriptor.parity else 0,
+        "bom": str(descriptor.bom[0]) if descriptor.bom else None,
     }
 
 

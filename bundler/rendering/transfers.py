@@ -11,7 +11,10 @@ from bundler.create import Created
 from bundler.importer import Imported, Verified
 from bundler.isolated import Ask
 from bundler.media import MediaCheck, Verdict
+from bundler.rendering import advisories, scanning
+from bundler.scanning import Finding
 from bundler.upkeep import Repaired
+from registry.reference import Reference
 from schemas.errors import ContentMismatch, IncompleteBundle
 from schemas.render import Output, bytes_text, complain
 
@@ -41,10 +44,16 @@ def created(out: Output, result: Created, checked: MediaCheck | None = None) -> 
     descriptor = result.descriptor
     for model in descriptor.models:
         out.line(f"signed   {model.reference}  {model.manifest.digest.short}")
+    scanning.findings(out, result.findings)
     out.line(f"wrote    {result.path} ({bytes_text(result.size)}), bundle {descriptor.sequence}")
     for path in result.volumes:
         out.line(f"volume   {path} ({bytes_text(path.stat().st_size)})")
     out.line(f"root     {result.fingerprint.hex}")
+    if unsigned := [each for each in descriptor.models if len(each.referrers) < 2]:
+        out.note(
+            f"{len(unsigned)} models have no signature for other tools:"
+            " no P-256 key of their publisher is at hand"
+        )
     out.note("Tell the far side this root's fingerprint by another way than the stick.")
     out.result(
         {
@@ -55,6 +64,7 @@ def created(out: Output, result: Created, checked: MediaCheck | None = None) -> 
             "sequence": descriptor.sequence,
             "rootFingerprint": str(result.fingerprint),
             "models": _models(descriptor.models),
+            "findings": scanning.document(result.findings),
             **({} if checked is None else {"media": checked.document()}),
         }
     )
@@ -115,6 +125,8 @@ def verified(out: Output, result: Verified) -> None:
     _show(out, result)
     out.line("verified: every signature and every byte; nothing was installed")
     out.result(_document(result))
+    if result.applied is not None:
+        result.applied.check()
 
 
 def imported(out: Output, result: Imported) -> None:
@@ -136,6 +148,8 @@ def imported(out: Output, result: Imported) -> None:
             "waiting": list(result.waiting),
         }
     )
+    if result.verified.applied is not None:
+        result.verified.applied.check()
 
 
 def _show(out: Output, result: Verified) -> None:
@@ -150,6 +164,12 @@ def _show(out: Output, result: Verified) -> None:
     for model in result.models:
         reference, digest = model.bundled.reference, model.bundled.manifest.digest
         out.line(f"model       {reference}  {digest.short}  signed by {model.signer}")
+    scanning.findings(out, _findings(result))
+    advisories.applied(out, result.applied)
+
+
+def _findings(result: Verified) -> dict[Reference, tuple[Finding, ...]]:
+    return {model.bundled.reference: model.findings for model in result.models}
 
 
 def _clock(verdict: str) -> str:
@@ -176,6 +196,8 @@ def _document(result: Verified) -> dict[str, Any]:
             for model in result.models  # of the bundle's, those that were asked for and are here
             for entry in _models([model.bundled])
         ],
+        "findings": scanning.document(_findings(result)),
+        "withdrawals": advisories.document(result.applied),
     }
 
 
