@@ -10,8 +10,8 @@ from typing import Final
 
 from bundler.clock import now
 from bundler.files import open_regular
+from bundler.finding import find_bundle
 from bundler.inspecting import Contents, look_into
-from bundler.isolated import find_bundle
 from bundler.volumes import look
 from registry.digest import Digest
 from registry.store import Store

@@ -19,10 +19,11 @@ from bundler.archive import layout
 from bundler.clock import now
 from bundler.descriptor import BundleDescriptor, BundledModel
 from bundler.files import Source, free_space, open_regular, write_file
+from bundler.finding import find_bundle
 from bundler.head import Head, advice, open_head
 from bundler.importer import Wishes, staged_head
 from bundler.intake import Need, assemble, incomplete
-from bundler.isolated import find_bundle, mending
+from bundler.mending import mending
 from bundler.pipes import is_pipe, standard_input
 from bundler.volumes import look
 from registry import oci

@@ -131,7 +131,7 @@ def media_files(head: Path, media: Media) -> list[MediaFile]:
     """
     seen = outline(head)
     files = [
-        MediaFile(path, list(_volume(seen.descriptor, number)))
+        MediaFile(path, list(volume_extents(seen.descriptor, number)))
         for number, path in media.of(seen.descriptor.id).items()
         if number <= len(seen.descriptor.volumes)
     ]
@@ -154,7 +154,8 @@ def _is_small(seen: Outline, name: str) -> bool:
     return f"\0{name}\0".encode() in b"\0" + seen.front
 
 
-def _volume(descriptor: BundleDescriptor, number: int) -> Iterator[Extent]:
+def volume_extents(descriptor: BundleDescriptor, number: int) -> Iterator[Extent]:
+    """All of a volume's file, from its first byte to its last."""
     label = Label(descriptor.id, number).to_bytes()
     front = (
         layout.header(layout.VOLUME_NAME, len(label)) + label + bytes(layout.padding(len(label)))

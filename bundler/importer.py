@@ -118,6 +118,7 @@ class Imported:
         verified: What was believed, and why.
         receipt: The document that was recorded.
         waiting: Names of models whose blobs have yet to come (``--partial``).
+        mended: Numbers of the volumes of which parity made anything again.
         request: For other operators, where that was asked for; then nothing was installed, and
             there is no receipt.
     """
@@ -126,6 +127,7 @@ class Imported:
     receipt: dict[str, Any]
     waiting: tuple[str, ...] = ()
     request: bytes = b""
+    mended: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from bundler.attestations.artifacts import predicate_type
 from bundler.contents import Entry, Part
 from bundler.descriptor import BundleDescriptor, BundledModel
 from bundler.files import open_regular
+from bundler.finding import find_bundle
 from bundler.head import advice, trust_front
-from bundler.isolated import find_bundle
 from bundler.pipes import is_pipe, standard_input
 from bundler.reading import (
     Front,

@@ -14,9 +14,9 @@ from bundler.clock import now
 from bundler.comparing import store_if_any
 from bundler.costs import Plan
 from bundler.files import open_regular
+from bundler.finding import find_bundle
 from bundler.forms import Form
 from bundler.importer import Wishes, staged_head
-from bundler.isolated import find_bundle
 from bundler.planning_create import plan_models
 from bundler.planning_import import plan_import
 from bundler.volumes import look

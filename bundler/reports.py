@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from bundler.clock import now
-from bundler.files import check_output, open_regular, read_bounded, write_file
-from bundler.head import open_head
+from bundler.descriptor import BundleDescriptor
+from bundler.files import check_output, read_bounded, write_file
 from bundler.inventory import (
     Inventory,
     WantList,
@@ -148,26 +148,24 @@ def join(paths: Sequence[Path], output: Path, *, overwrite: bool) -> Inventory |
 
 
 def write_want_list(
-    store: Store, head: Path, anchor: str | None, output: Path, error: BlobsMissing
+    store: Store, descriptor: BundleDescriptor, output: Path, name: str, error: BlobsMissing
 ) -> BlobsMissing:
     """Write down what a bundle needs and the store has not.
 
     Args:
         store: Into which the bundle was to be imported.
-        head: The bundle, or its head.
-        anchor: As for the import.
-        output: Where to; in a folder, ``<the bundle's name>.want``.
-        error: What the import ended with.
+        descriptor: Of the bundle; believed.
+        output: Where to; in a folder, ``<name>.want``.
+        name: Of the bundle's file; of one from a pipe, a likeness.
+        error: What the import ended with; says what is missing.
 
     Returns:
         The error, saying where the list is.
     """
-    path = output / f"{head.stem}{_WANT_SUFFIX}" if output.is_dir() else output
+    path = output / f"{name}{_WANT_SUFFIX}" if output.is_dir() else output
     try:
-        with open_regular(head) as source:
-            descriptor = open_head(store.catalogue, source, anchor=anchor, now=now()).descriptor
-        missing = {d: size for d, size in descriptor.requires if not store.blobs.has(d, size)}
-        data = export_want_list(store.home, descriptor.id, descriptor.sequence, missing, now=now())
+        number = descriptor.sequence
+        data = export_want_list(store.home, descriptor.id, number, error.blobs, now=now())
         _check_replaceable(path)
         write_file(path, data)
     except SealiftError as problem:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bundler.extents import Outline, media_files, outline, ranges
 from bundler.files import check_output
-from bundler.isolated import find_bundle
+from bundler.finding import find_bundle
 from bundler.media import MediaCheck, check_media
 from bundler.parity import Damage, repair_files, scan
 from bundler.volumes import look

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -16,7 +17,7 @@ from bundler.archive import layout
 from bundler.files import open_regular
 from registry.verify import storage_errors
 from schemas import strictjson
-from schemas.errors import MalformedDocument, UsageError
+from schemas.errors import MalformedDocument
 
 _LABEL_BYTES: Final = 4096
 
@@ -71,13 +72,29 @@ class Media:
 
     Attributes:
         heads: Heads, or bundles in one file.
-        volumes: Label to file.
+        named: Those of them, and of the volumes, that were not found in a folder.
+        volumes: Label to the first file that has it.
+        copies: Label to all files that have it.
         strangers: Files that were named and are neither.
+        unknown: Files in folders that are neither.
     """
 
     heads: list[Path] = field(default_factory=list)
+    named: set[Path] = field(default_factory=set)
     strangers: list[Path] = field(default_factory=list)
+    unknown: list[Path] = field(default_factory=list)
     volumes: dict[Label, Path] = field(default_factory=dict)
+    copies: dict[Label, list[Path]] = field(default_factory=dict)
+
+    @property
+    def bundles(self) -> list[str]:
+        """Ids of the bundles that volumes are of."""
+        return sorted({label.bundle for label in self.volumes})
+
+    def add(self, label: Label, path: Path) -> None:
+        """Note a volume; of the same label there may be several."""
+        self.volumes.setdefault(label, path)
+        self.copies.setdefault(label, []).append(path)
 
     def of(self, bundle: str) -> dict[int, Path]:
         """The data volumes of one bundle, by number."""
@@ -102,7 +119,6 @@ def look(paths: Iterable[Path]) -> Media:
     In a folder, files that are neither head nor volume are passed over.
 
     Raises:
-        MalformedDocument: A volume whose label is broken.
         NotFound, UsageError, StorageFailure: A path cannot be read.
     """
     media = Media()
@@ -115,22 +131,6 @@ def look(paths: Iterable[Path]) -> Media:
             else:
                 _add(media, path, named=True)
     return media
-
-
-def one_bundle(media: Media) -> str | None:
-    """The id of the one bundle that all volumes are of; None where there is none.
-
-    Raises:
-        UsageError: They are of several.
-    """
-    ids = sorted({label.bundle for label in media.volumes})
-    if len(ids) > 1:
-        raise UsageError(
-            "these are volumes of several bundles",
-            why=", ".join(each[:8] for each in ids),
-            hint="Import one bundle at a time",
-        )
-    return ids[0] if ids else None
 
 
 def label_of(path: Path) -> Label | None:
@@ -147,12 +147,14 @@ def _add(media: Media, path: Path, *, named: bool) -> None:
     with open_regular(path) as file:
         start = file.read(layout.BLOCK + _LABEL_BYTES)
     label = _label(start)
+    if named:
+        media.named.add(path)
     if label is not None:
-        media.volumes.setdefault(label, path)
+        media.add(label, path)
     elif start.startswith(layout.LAYOUT_NAME.encode() + b"\0"):
         media.heads.append(path)
-    elif named:
-        media.strangers.append(path)
+    else:
+        (media.strangers if named else media.unknown).append(path)
 
 
 def _label(start: bytes) -> Label | None:
@@ -162,5 +164,6 @@ def _label(start: bytes) -> Label | None:
     except (tarfile.HeaderError, ValueError):
         return None
     if info.name == layout.VOLUME_NAME and 0 < info.size <= _LABEL_BYTES:
-        return Label.from_bytes(start[layout.BLOCK : layout.BLOCK + info.size])
+        with suppress(MalformedDocument):  # damaged: what follows may tell more
+            return Label.from_bytes(start[layout.BLOCK : layout.BLOCK + info.size])
     return None

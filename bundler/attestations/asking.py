@@ -7,10 +7,10 @@ from pathlib import Path
 from bundler.attestations.extracting import find_bom
 from bundler.clock import now
 from bundler.files import open_regular
+from bundler.finding import find_bundle
 from bundler.head import advice, open_head
 from bundler.importer import staged_head
 from bundler.inspecting import read_bom
-from bundler.isolated import find_bundle
 from bundler.reading import read_front
 from bundler.volumes import look
 from registry.reference import Reference

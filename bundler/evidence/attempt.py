@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -48,7 +48,7 @@ class Attempt:
     head: TrustedHead | None = None
     gate: Gate | None = None
     volumes: tuple[int, ...] = ()
-    lost: tuple[int, ...] | None = None
+    lost: Collection[int] | None = None
     withdrawals: Mapping[Digest, str] = field(default_factory=lambda: MappingProxyType({}))
     missing: int = 0
 

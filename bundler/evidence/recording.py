@@ -61,9 +61,8 @@ def recorded(store: Store) -> Iterator[Attempt]:
     except _NO_VERDICT:
         raise
     except (ContentError, TrustError) as error:
-        if isinstance(error, BlobsMissing) and attempt.head is not None:
-            requires = attempt.head.descriptor.requires
-            attempt.missing = sum(not store.blobs.has(d, size) for d, size in requires)
+        if isinstance(error, BlobsMissing):
+            attempt.missing = len(error.blobs)
         try:
             with store.catalogue.transaction() as tx:
                 keep(store, tx, attempt, receipts.rejected(attempt, error))

@@ -137,6 +137,9 @@ def imported(out: Output, result: Imported) -> None:
         f"installed {blobs['added']} blobs ({bytes_text(blobs['bytesAdded'])}),"
         f" {blobs['reused']} were there; receipt {result.receipt['id'][:12]}"
     )
+    if result.mended:
+        numbers = ", ".join(map(str, result.mended))
+        out.line(f"mended    volumes {numbers}: lost or damaged, made again from the parity")
     for text in result.receipt.get("warnings", ()):
         out.warn(text)
     if result.waiting:
@@ -146,6 +149,7 @@ def imported(out: Output, result: Imported) -> None:
             **_document(result.verified),
             "receipt": result.receipt,
             "waiting": list(result.waiting),
+            "mended": list(result.mended),
         }
     )
     if result.verified.applied is not None:

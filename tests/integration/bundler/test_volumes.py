@@ -238,7 +238,7 @@ FLAWS: dict[Change, tuple[type[SealiftError], ...]] = {
     grown_member: (MalformedArchive,),
     label_of_another_number: (ContentError,),
     label_twice: (MalformedArchive,),
-    label_with_more: (MalformedDocument,),
+    label_with_more: (MalformedArchive,),
     label_of_parity: (IncompleteBundle,),
     label_of_no_number: (IncompleteBundle,),
     bit: (ContentError,),
