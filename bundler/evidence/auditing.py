@@ -113,7 +113,8 @@ class _Examination:
         self._more = 0
         self._marks = _merged(self._log.checkpoints(), against)
         self._next = next(self._marks, None)
-        self._good = self._fit = self._countersigned = self._receipts = 0
+        self._good = {True: 0, False: 0}  # whether by the site itself: the last size that fits
+        self._fit = self._countersigned = self._receipts = 0
         self._rewritten = 0
 
     def run(self) -> Audit:
@@ -151,9 +152,12 @@ class _Examination:
                 self._compare(mark, size, peaks.root())
 
     def _compare(self, mark: Checkpoint | Head, size: int, root: bytes) -> None:
+        own = isinstance(mark, Checkpoint) and mark.own
         if mark.root != root:
             if not self._rewritten:
-                first, last = self._good, max(size - 1, self._good)
+                # Whoever could rewrite the log may have signed anew; nobody outside did.
+                first = max(self._good.values()) if own else self._good[False]
+                last = max(size - 1, first)
                 where = f"entry {first}" if first == last else f"one of entries {first} to {last}"
                 text = (
                     f"{where} was rewritten, and the tree with it: {_who(mark)} of {size} entries"
@@ -162,8 +166,8 @@ class _Examination:
                 self._add(REWRITTEN, first, last, text)
             self._rewritten += 1
             return
-        self._good = size
-        if isinstance(mark, Checkpoint) and mark.own:
+        self._good[own] = size
+        if own:
             self._fit += 1
         elif isinstance(mark, Checkpoint):
             self._countersigned = size

@@ -228,7 +228,7 @@ def test_every_json_output_parses(
         assert (shown.code, shown.err) == (0, ""), shown
         assert shown.document
         assert shown.out.isascii()
-    assert imported["receipt"]["verdict"] == "accepted"
+    assert imported["receipt"]["verdict"] == {"outcome": "accepted"}
 
 
 def test_quiet_says_results_only(journey: Journey, tmp_path: Path) -> None:
@@ -337,8 +337,8 @@ def test_one_bit_of_the_real_bundle(journey: Journey, tmp_path: Path) -> None:
     done = journey.run(fresh.home, "import", damaged, "--json")
     assert done.code == 11, done
     check_line(done.error)
-    assert fresh.snapshot() == before
+    assert fresh.snapshot().installed == before.installed
     with damaged.open("r+b") as file:
         file.truncate(middle)
     assert journey.run(fresh.home, "import", damaged).code == 13
-    assert fresh.snapshot() == before
+    assert fresh.snapshot().installed == before.installed

@@ -54,7 +54,7 @@ def imports(disk: Path, pristine: Path, bundle: str, rooms: list[int]) -> None:
         report(
             room,
             outcome,
-            unchanged=site.snapshot() == before,
+            unchanged=site.snapshot().installed == before.installed,
             models=check_sound(site.home),
         )
         shutil.rmtree(site.home)

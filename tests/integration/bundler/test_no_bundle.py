@@ -147,4 +147,4 @@ def check_stream_is_truncated(site: Site, data: bytes) -> None:
     ):
         import_bundle(store, source, {}, wishes=Wishes(), now=datetime.now(UTC), progress=meter)
     assert caught.value.hint
-    assert site.snapshot() == before
+    assert site.snapshot().installed == before.installed

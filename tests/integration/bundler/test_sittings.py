@@ -292,7 +292,7 @@ def test_only_of_what_is_not_there(publisher: Simulator, target: Site, tmp_path:
     for pattern in ("library/d:*", "", "library/a:2", "[", "../*"):
         with pytest.raises(NotFound):
             bring(target, tmp_path / "stick", wishes=Wishes(only=(pattern,)))
-    assert target.snapshot() == before
+    assert target.snapshot().installed == before.installed
 
 
 def test_only_needs_no_other_volume(publisher: Simulator, target: Site, tmp_path: Path) -> None:
