@@ -77,9 +77,9 @@ format: venv ## format the code and make the safe repairs
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: venv ## measure, and write docs/benchmarks.md
-	@tools/need.sh par2
-	@$(WITH_MODEL) $(BIN)/python tools/bench.py
+bench: venv ## measure, and write docs/benchmarks.md (PART="import delta" for some)
+	@tools/need.sh openssl par2 rsync skopeo xdelta3 zstd
+	@$(WITH_MODEL) $(BIN)/python tools/bench.py $(PART)
 
 lock: ## write the lock files anew (UPGRADE=1 takes newer versions)
 	@test -x $(BIN)/uv || $(MAKE) venv

@@ -2,12 +2,13 @@
 
 Usage::
 
-    python tools/bench.py                  # everything, about 10 minutes
+    python tools/bench.py                  # everything, about 25 minutes
     python tools/bench.py import rss       # some sections; --help lists them
+    make bench PART="import rss"           # the same, with the peers installed where that is allowed
     python tools/bench.py --pairs 9 import # more repeats
     python tools/bench.py --patience 600   # wait for a quiet machine, repeat what others disturb
 
-Needs up to 9 GiB in its folder (build/bench, or --folder) and removes what it wrote. Figures are
+Needs up to 33 GiB in its folder (build/bench, or --folder) and removes what it wrote. Figures are
 ratios of medians from interleaved runs. A missed aim is shown, not an error: the exit code tells
 only whether everything could be measured.
 """
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
-_PAIRS: Final = 5
+_PAIRS: Final = 3
 
 
 def main() -> int:
@@ -67,7 +68,7 @@ def main() -> int:
 def _arguments(keys: tuple[str, ...]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"one of {', '.join(keys)}")
-    parser.add_argument("--pairs", type=int, default=_PAIRS, help="interleaved repeats (5)")
+    parser.add_argument("--pairs", type=int, default=_PAIRS, help="interleaved repeats (3)")
     parser.add_argument("--folder", type=Path, default=_ROOT / "build" / "bench")
     parser.add_argument(
         "--patience", type=float, default=0, help="seconds per figure to wait for a quiet machine"

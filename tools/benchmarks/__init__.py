@@ -9,6 +9,8 @@ FIGURES: Final = {
     "import": "importing",
     "create": "creating",
     "rss": "memory",
+    "disk": "disk",
+    "scale": "scale",
     "startup": "startup",
     "tokens": "tokens",
     "compression": "compression",

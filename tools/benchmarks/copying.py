@@ -55,15 +55,22 @@ class Pairs:
     Attributes:
         ours: Of our command.
         theirs: Of the copies, in the same order.
+        rival: Of the other tool, in the same order; empty without one.
     """
 
     ours: tuple[Cost, ...]
     theirs: tuple[Copy, ...]
+    rival: tuple[Cost, ...] = ()
 
     @property
     def seconds(self) -> list[float]:
         """Of our command."""
         return [cost.seconds for cost in self.ours]
+
+    @property
+    def rival_ratio(self) -> float:
+        """Of the medians, against the other tool."""
+        return ratio_of_medians(self.seconds, [cost.seconds for cost in self.rival])
 
     @property
     def both(self) -> Iterable[tuple[Cost, Copy]]:
@@ -87,7 +94,12 @@ class Pairs:
 
 
 def interleave(
-    bench: Bench, source: Path, what: str, ours: Callable[[], Cost], undo: Callable[[], None]
+    bench: Bench,
+    source: Path,
+    what: str,
+    ours: Callable[[], Cost],
+    undo: Callable[[], None],
+    rival: Callable[[], Cost] | None = None,
 ) -> dict[str, Pairs]:
     """Measure one of ours, one copy, one of ours, … with a warm and a cold source.
 
@@ -96,32 +108,65 @@ def interleave(
         source: What both read.
         what: Name of our command, for the progress.
         ours: Runs our command once.
-        undo: Removes what it wrote, and prepares the next run.
+        undo: Removes what any of them wrote, and prepares the next run.
+        rival: Runs another tool once that does the same; None without one.
     """
     size = source.stat().st_size
     found = {}
     for state in ("warm", "cold"):
-        pairs: list[tuple[Cost, Copy]] = []
+        pairs: list[tuple[Cost, Copy, Cost | None]] = []
+
+        def fresh(*, cold: bool = state == "cold") -> None:
+            undo()
+            quiet.settle(bench.folder, (source,), cold=cold, size=size)
+
         while len(pairs) < bench.pairs:
             bench.patience.wait()
-            undo()
-            quiet.settle(bench.folder, (source,), cold=state == "cold", size=size)
+            fresh()
             mine = ours()
-            undo()
-            quiet.settle(bench.folder, (source,), cold=state == "cold", size=size)
+            fresh()
             copy = _copy(source, bench.folder / "copy")
-            others = max(mine.others, copy.others)
-            again = bench.patience.again(others)
+            other = None
+            if rival is not None:
+                fresh()
+                other = rival()
+            again = bench.patience.again(max(cost.others for cost in (mine, copy, other) if cost))
             if not again:
-                pairs.append((mine, copy))
+                pairs.append((mine, copy, other))
             bench.say(
                 f"{state} {len(pairs)}/{bench.pairs}: {what} {mine.seconds:.2f} s,"
                 f" cp + sync + sha256sum {copy.plain:.2f} s"
+                f"{f', the other tool {other.seconds:.2f} s' if other else ''}"
                 f"{' (once more: others used the processors)' if again else ''}"
             )
-        found[state] = Pairs(tuple(mine for mine, _ in pairs), tuple(copy for _, copy in pairs))
+        found[state] = Pairs(
+            tuple(mine for mine, _, _ in pairs),
+            tuple(copy for _, copy, _ in pairs),
+            tuple(other for _, _, other in pairs if other is not None),
+        )
     undo()
     return found
+
+
+def rivals_table(found: dict[str, Pairs], command: str, rival: str) -> str:
+    """Both states against the other tool, as a Markdown table."""
+    head = ["source", f"`{command}`, s", f"{rival}, s", "ratio", "pairs' ratios", "its CPU, s"]
+    head += ["its peak, MiB"]
+    rows = []
+    for state, pairs in found.items():
+        theirs = [cost.seconds for cost in pairs.rival]
+        rows.append(
+            [
+                state,
+                seconds(pairs.seconds),
+                seconds(theirs),
+                f"**{pairs.rival_ratio:.2f}**",
+                spread(pairs.seconds, theirs),
+                f"{median(cost.cpu_seconds for cost in pairs.rival):.2f}",
+                f"{max(cost.peak_bytes for cost in pairs.rival) >> 20}",
+            ]
+        )
+    return table(head, rows)
 
 
 def tables(found: dict[str, Pairs], command: str) -> str:

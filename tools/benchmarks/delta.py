@@ -18,6 +18,7 @@ _ROOT: Final = Path(__file__).resolve().parents[2]
 _OURS: Final = Path(__file__).with_name("pieces_run.py")  # not imported: the harness stays small
 _VERSIONS: Final = Path(__file__).with_name("versions.py")
 _TOOLS: Final = {"zstd": "zstd", "xdelta3": "xdelta3", "rsync": "rsync"}  # command: Debian package
+_MOST_PAIRS: Final = 3
 _AIMS: Final = {"metadata": 0.005, "layer": 0.05}
 _HOW: Final = """\
 SmolLM2-135M-Instruct, 4 bits, {size:.0f} MB, as the old version; as the new one the same with a
@@ -62,21 +63,22 @@ def measure(bench: Bench) -> Section:
     quiet.need_space(bench.folder, 1 << 30)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    pairs = min(bench.pairs, _MOST_PAIRS)
     try:
         old = Path(run([sys.executable, str(_ROOT / "tools" / "fetch_model.py")]).output.strip())
         size = old.stat().st_size
         index = [bench.command("python"), str(_OURS), "index", str(old)]
-        indexed = [run([*index, str(folder / "index")]) for _ in range(bench.pairs)]
+        indexed = [run([*index, str(folder / "index")]) for _ in range(pairs)]
         found = {}
         for name, change in (("metadata", "rename"), ("layer", "layer")):
             new = folder / "new"
             run([sys.executable, str(_VERSIONS), change, str(old), str(new)])
-            found[name] = _one_version(bench, folder, old, new)
+            found[name] = _one_version(bench, folder, old, new, pairs)
         how = _HOW.format(
             size=size / 1e6,
             index=(folder / "index").stat().st_size / 1e3,
             indexed=median(cost.seconds for cost in indexed),
-            pairs=bench.pairs,
+            pairs=pairs,
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -111,7 +113,7 @@ def _tools(bench: Bench) -> list[_Tool]:
     ]
 
 
-def _one_version(bench: Bench, folder: Path, old: Path, new: Path) -> list[_Tool]:
+def _one_version(bench: Bench, folder: Path, old: Path, new: Path, pairs: int) -> list[_Tool]:
     tools = _tools(bench)
     out, delta = folder / "out", folder / "batch"
     names = {
@@ -121,7 +123,7 @@ def _one_version(bench: Bench, folder: Path, old: Path, new: Path) -> list[_Tool
         "out": str(out),
         "index": str(folder / "index"),
     }
-    for number in range(bench.pairs):
+    for number in range(pairs):
         bench.patience.wait()
         for tool in tools:
             if tool.in_place:
@@ -135,7 +137,7 @@ def _one_version(bench: Bench, folder: Path, old: Path, new: Path) -> list[_Tool
             for path in folder.glob("batch*"):
                 path.unlink()
             out.unlink()
-            bench.say(f"{number + 1}/{bench.pairs} {tool.name}: {tool.size} bytes")
+            bench.say(f"{number + 1}/{pairs} {tool.name}: {tool.size} bytes")
     return tools
 
 
@@ -154,13 +156,13 @@ def _section(found: dict[str, list[_Tool]], full: int, how: str) -> Section:
         for tool in tools
     ]
     figures: list[Figure] = []
-    for version, (ours, patch, _, batch) in found.items():
+    for version, (ours, patch, xdelta, batch) in found.items():
         share = 100 * ours.size / full
         form = "{:.3f}"
         figures.append(
             at_most(f"delta, {version}, % of full size", share, 100 * _AIMS[version], form)
         )
-        for other, name in ((patch, "zstd --patch-from"), (batch, "rsync")):
+        for other, name in ((patch, "zstd --patch-from"), (xdelta, "xdelta3"), (batch, "rsync")):
             figures.append(
                 Figure(f"delta, {version}, size / {name}", f"{ours.size / other.size:.2f}")
             )

@@ -14,8 +14,7 @@ _HEAD: Final = """\
 
 Written by `make bench`, good or bad as it came out; edits between the markers are lost. Every
 figure stands beside a public tool that was run on the same machine in the same run, in turn with
-ours; what counts are the ratios. `python tools/bench.py import rss` measures
-those sections anew.
+ours; what counts are the ratios. `make bench PART="import rss"` measures those sections anew.
 """
 
 

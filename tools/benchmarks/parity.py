@@ -19,7 +19,7 @@ _MIB: Final = 1 << 20
 _VOLUMES: Final = 16
 _PARITY: Final = 2
 _BYTES: Final = 32 * _MIB  # per volume; par2's time grows with the square of the blocks
-_MOST_PAIRS: Final = 3  # it is slow
+_MOST_PAIRS: Final = 2  # it is slow
 _HOW: Final = """\
 {volumes} volumes of {size} MiB of random bytes and parity for {parity} of them. "Repair" looks at
 all files and makes the two lost volumes again, durable. `par2` (par2cmdline) with blocks of 1 MiB

@@ -6,8 +6,9 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from tools.benchmarks.neighbours import Watch
@@ -39,18 +40,26 @@ class Cost:
     others: float = 0.0
 
 
-def run(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Cost:
+def run(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    watch: Callable[[int], None] | None = None,
+) -> Cost:
     """Run a command to its end and account for it with ``wait4``.
 
     Args:
         command: Program and arguments.
         env: Added to this process's environment.
+        cwd: Folder to run in.
+        watch: Called with its process id over and over while it runs; such a run is not for timing.
 
     Raises:
         BenchError: It failed.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        watch = Watch.begin()
+        began = Watch.begin()
         # Accounted for by wait4 below: Popen's own wait tells nothing of resources.
         process = subprocess.Popen(  # noqa: SIM115, RUF100
             command,
@@ -58,17 +67,21 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Cost
             stdout=out,
             stderr=err,
             env={**os.environ, **(env or {})},
+            cwd=cwd,
         )
+        if watch is not None:
+            while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+                watch(process.pid)
         _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - watch.began
+        seconds = time.perf_counter() - began.began
         cpu_seconds = usage.ru_utime + usage.ru_stime
-        others = watch.share(cpu_seconds)
+        others = began.share(cpu_seconds)
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
         if process.returncode != 0:
             told = err.read(_TOLD).decode(errors="replace").strip()
-            msg = f"{' '.join(command)}: exit code {process.returncode}: {told}"
+            msg = f"{' '.join(command)[:_TOLD]}: exit code {process.returncode}: {told}"
             raise BenchError(msg)
         output = out.read().decode(errors="replace")
     return Cost(seconds, cpu_seconds, usage.ru_maxrss * 1024, output, others)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -46,10 +46,14 @@ class Site:
     Args:
         bench: Where, and with which commands.
         name: Of the folder; emptied first.
+
+    Attributes:
+        bundle: Path of the command.
+        folder: Of this site.
     """
 
     def __init__(self, bench: Bench, name: str) -> None:
-        self._bundle = bench.command("bundle")
+        self.bundle = bench.command("bundle")
         self.folder = bench.folder / name
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
@@ -58,20 +62,31 @@ class Site:
         os.environ["SEALIFT_PASSPHRASE_FILE"] = str(passphrase)
         self._publisher = {"SEALIFT_HOME": str(self.folder / "publisher-home")}
         root = self.folder / "root.json"
-        run([self._bundle, "keys", "init"], env=self._publisher)
-        run([self._bundle, "keys", "root", "-o", str(root)], env=self._publisher)
-        shown = run([self._bundle, "keys", "show", "--json"], env=self._publisher).output
+        run([self.bundle, "keys", "init"], env=self._publisher)
+        run([self.bundle, "keys", "root", "-o", str(root)], env=self._publisher)
+        shown = run([self.bundle, "keys", "show", "--json"], env=self._publisher).output
         fingerprint = str(json.loads(shown)["rootFingerprint"])
         self._fresh = self.folder / "fresh-store"
         run(
-            [self._bundle, "trust", "init", "--root", str(root), "--fingerprint", fingerprint],
+            [self.bundle, "trust", "init", "--root", str(root), "--fingerprint", fingerprint],
             env={"SEALIFT_HOME": str(self._fresh)},
         )
 
-    def create(self, model: Path, bundle: Path, *, name: str) -> Cost:
+    def create(self, model: Path, bundle: Path, *options: str, name: str) -> Cost:
         """``bundle create`` of one model; ``bundle`` must not be there."""
-        command = [self._bundle, "create", str(model), "--name", name, "-o", str(bundle)]
-        return run(command, env=self._publisher)
+        command = [self.bundle, "create", str(model), "--name", name, "-o", str(bundle)]
+        return run([*command, *options], env=self._publisher)
+
+    def create_many(self, folder: Path, models: Sequence[str], bundle: Path) -> Cost:
+        """``bundle create`` of many, named after their files.
+
+        Args:
+            folder: Where they lie; the command runs there, so that its line stays short.
+            models: Names of files.
+            bundle: Must not be there.
+        """
+        command = [self.bundle, "create", *models, "--quiet", "-o", str(bundle)]
+        return run(command, env=self._publisher, cwd=folder)
 
     def new_store(self, name: str = "store") -> Path:
         """An empty store that has the root pinned; replaces the one of this name."""
@@ -79,10 +94,36 @@ class Site:
         shutil.rmtree(store, ignore_errors=True)
         return Path(shutil.copytree(self._fresh, store))
 
-    def import_bundle(self, bundle: Path, store: Path) -> Cost:
-        """``bundle import`` into a store."""
-        command = [self._bundle, "import", str(bundle)]
-        return run(command, env={"SEALIFT_HOME": str(store)})
+    def import_bundle(self, bundle: Path, store: Path, *more: Path) -> Cost:
+        """``bundle import`` into a store.
+
+        Args:
+            bundle: Or its head.
+            store: From :meth:`new_store`.
+            more: Volumes, or the folder with them.
+        """
+        command = [self.bundle, "import", str(bundle), *map(str, more), "--quiet"]
+        return run(command, env=self.isolated(store))
+
+    def verify_bundle(self, bundle: Path, store: Path) -> Cost:
+        """``bundle verify`` against what a store trusts."""
+        return run([self.bundle, "verify", str(bundle), "--quiet"], env=self.isolated(store))
+
+    def unpack(self, bundle: Path, folder: Path) -> Cost:
+        """``tar -x`` and ``sync``, in one process."""
+        script = 'tar -xf "$0" -C "$1" && sync --file-system "$1"'
+        return run(["sh", "-c", script, str(bundle), str(folder)])
+
+    def isolated(self, store: Path) -> dict[str, str]:
+        """The environment of an isolated side: all that it writes lies below its store."""
+        temporary = store / "tmp"
+        temporary.mkdir(exist_ok=True)
+        return {"SEALIFT_HOME": str(store), "TMPDIR": str(temporary)}
+
+    def clear(self, *folders: Path) -> None:
+        """Remove folders of the site."""
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self) -> None:
         """Remove all of it."""
