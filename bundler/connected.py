@@ -184,7 +184,7 @@ def create(
 
     Raises:
         NotFound: None of them has; or nothing was ever withdrawn, and no models are given.
-        MalformedModel: A model that must not reach an engine, or an unusual one where the form is strict.
+        MalformedModel: A model that must not reach an engine; with a strict form, an unusual one.
         UsageError: The numbers of sources and names differ, or the output is one of the sources.
     """
     _check_number(sources, names)
@@ -198,7 +198,7 @@ def create(
         check_outputs(output, form, 0)
         _keep_sources(sources, output)
     with explained(sources):
-        found = found_models(sources, names)
+        found = [] if form.advisories_only else found_models(sources, names)
     findings = scan_sources(found)
     if form.strict:
         refuse_unusual(findings)
@@ -207,7 +207,7 @@ def create(
     secret = passphrase()
     publisher.check_ready([model.reference for model in found], secret, now())
     chunking = Chunking(IndexShelf(workspace(home) / "chunks"), form.held)
-    models = [hashed(model, chunking, progress) for model in found]
+    models = [hashed(model, chunking, progress, lambda f: _cut(f, form)) for model in found]
     if wanted is not None:
         models = _only_wanted(models, wanted)
         form = replace(form, compression=Compression.NONE, supplements=wanted.bundle)
@@ -247,6 +247,13 @@ def check_advisories(publisher: Publisher, sources: Sequence[str]) -> None:
         raise UsageError("--advisories-only takes no models", hint="Leave one of them out")
     if publisher.withdrawn is None:
         raise NotFound("nothing was withdrawn yet", hint="See `bundle withdraw --help`")
+
+
+def _cut(file: SourceFile, form: Form) -> int | None:
+    """Into segments of how many bytes a file will be cut, if it will travel as it is."""
+    if form.piece is None or file.size <= form.piece or form.held:
+        return None
+    return None if whole(file, form).encoded else form.piece
 
 
 def found_models(sources: Sequence[str], names: Sequence[str]) -> list[FoundModel]:

@@ -36,7 +36,7 @@ from bundler.policy.model import Found
 from bundler.policy.overrides import NONE, Overrides
 from bundler.reading import read_front
 from bundler.scanning.findings import Finding, bounded
-from bundler.scanning.models import layer_name, scan_layer
+from bundler.scanning.models import checked_layer, layer_name
 from bundler.trust.clock import after_import, noted
 from bundler.trust.verifier import VerifiedTrust
 from registry.digest import Digest
@@ -311,7 +311,7 @@ def _verified(store: Store, area: StagingArea, head: Head, model: BundledModel) 
         with open_regular(path) as file:
             if layer.digest in weights:
                 found.append(weight_facts(file, layer.size))
-            findings += scan_layer(file, layer.size, layer_name(layer))
+            findings += checked_layer(file, layer.size, layer_name(layer))
     facts = together(found).document()
     return VerifiedModel(
         model,

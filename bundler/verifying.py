@@ -25,7 +25,7 @@ from bundler.intake import Need, read_part, read_volume
 from bundler.policy.gate import Gate
 from bundler.rebuilding import Bases, rebuild_entry
 from bundler.scanning.findings import Finding, bounded
-from bundler.scanning.models import layer_name, scan_layer
+from bundler.scanning.models import checked_layer, layer_name
 from registry.digest import Digest
 from registry.oci import Manifest
 from registry.pipeline import Readable, hash_through
@@ -166,7 +166,7 @@ class _Check:
         """Look at a weight file's header, and scan what is in any file."""
         if digest in self._weights:
             self.facts[digest] = weight_facts(file, size)
-        self._findings[digest] = scan_layer(file, size, self._names[digest])
+        self._findings[digest] = checked_layer(file, size, self._names[digest])
 
     def findings_of(self, manifest: Manifest) -> tuple[Finding, ...]:
         """What the scan found in a model's files."""

@@ -182,6 +182,7 @@ class Withdrawals:
         blobs: Iterable[Digest] = (),
         *,
         voucher: Digest | None = None,
+        about: Digest | None = None,
         news: Sequence[Withdrawn] = (),
     ) -> Withdrawal | None:
         """The strictest withdrawal of a model.
@@ -190,6 +191,7 @@ class Withdrawals:
             manifest: Of the model; need not be in the store.
             blobs: What it consists of; those of a model in the store are known.
             voucher: Root of a publisher that is about to bring it, beside those that did.
+            about: Root of the publisher whose news these are, where it brings nothing.
             news: What that publisher says now of these digests; counts instead of what it said.
         """
         own = self._query("SELECT digest FROM manifest_blobs WHERE manifest = ?", str(manifest))
@@ -199,10 +201,11 @@ class Withdrawals:
             *self._query(_DENIED, asked),
             *self._query(_WITHDRAWN, str(manifest), asked),
         ]
-        if voucher is not None and news:
+        speaker = about or voucher
+        if speaker is not None and news:
             named = {str(each.digest) for each in news}
-            rows = [row for row in rows if (row[3], row[0] in named) != (str(voucher), True)]
-            rows += self._news(voucher, news)
+            rows = [row for row in rows if (row[3], row[0] in named) != (str(speaker), True)]
+            rows += self._news(speaker, news)
         if not rows:
             return None
         vouchers = self._vouchers(manifest) | ({str(voucher): True} if voucher else {})

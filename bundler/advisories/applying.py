@@ -20,7 +20,7 @@ from registry.digest import Digest
 from registry.oci import Descriptor
 from registry.reference import Reference
 from registry.transaction import Transaction
-from registry.withdrawals import AcceptedList, Action, Withdrawal
+from registry.withdrawals import AcceptedList, Action, Withdrawal, Withdrawn
 from schemas.errors import ModelWithdrawn, OutsideClosure, RollbackDetected
 
 _SHOWN = 3
@@ -37,6 +37,7 @@ class Applied:
         version: Of the role's metadata that signed it; 0 without.
         news: How many of its entries this site has not seen.
         found: Every wanted model of which something is withdrawn.
+        installed: Models that are here already, of which the news speak.
     """
 
     source: Digest
@@ -45,6 +46,7 @@ class Applied:
     version: int
     news: int
     found: Mapping[Reference, Withdrawal] = field(default_factory=dict, hash=False)
+    installed: Mapping[Reference, Withdrawal] = field(default_factory=dict, hash=False)
 
     @property
     def refused(self) -> dict[Reference, Withdrawal]:
@@ -53,7 +55,8 @@ class Applied:
 
     def document(self) -> dict[Digest, str]:
         """For the receipt: what was named of the bundle's models, and what holds."""
-        return {each.digest: each.action.word for each in self.found.values()}
+        named = (*self.found.values(), *self.installed.values())
+        return {each.digest: each.action.word for each in named}
 
     def kept(self, wanted: Sequence[BundledModel]) -> tuple[BundledModel, ...]:
         """Those of the wanted models that may be installed."""
@@ -127,7 +130,23 @@ def apply(
         )
         if judged is not None:
             found[model.reference] = judged
-    return Applied(state.fingerprint, state.anchor, new, version, news, found)
+    here = _installed(catalogue, state.fingerprint, last)
+    return Applied(state.fingerprint, state.anchor, new, version, news, found, here)
+
+
+def _installed(
+    catalogue: Catalogue, source: Digest, last: Mapping[Digest, Withdrawn]
+) -> dict[Reference, Withdrawal]:
+    """Models in the store that a publisher's news are about."""
+    found = {}
+    for record in catalogue.models() if last else ():
+        manifest = record.descriptor.digest
+        digests = {manifest, *(blob.digest for blob in record.manifest.blobs)}
+        if news := [each for digest, each in last.items() if digest in digests]:
+            judged = catalogue.withdrawals.of(manifest, digests, about=source, news=news)
+            if judged is not None:
+                found[record.reference] = judged
+    return found
 
 
 def signed_list(trust: VerifiedTrust) -> tuple[Digest, int] | None:

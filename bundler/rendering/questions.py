@@ -278,6 +278,7 @@ def contents_document(contents: Contents) -> dict[str, Any]:
             }
             for model in contents.models
         ],
+        "withdrawals": [entry.document() for entry in contents.withdrawn],
         "contents": [
             {
                 "digest": str(entry.digest),
