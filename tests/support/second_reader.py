@@ -76,6 +76,9 @@ def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         descriptor = json.loads(data)
         index = _index(descriptor)
         assert tar.member("index.json", len(index)) == index
+        if bom := descriptor.get("bom"):
+            data = tar.member("sealift/bom.cdx.json", bom["size"])
+            assert bom["digest"] == f"sha256:{hashlib.sha256(data).hexdigest()}"
         stored = dict(_small(tar, descriptor))
         if not descriptor["volumes"]:
             for entry in descriptor["contents"][len(stored) :]:
@@ -105,15 +108,24 @@ def _index(descriptor: dict[str, Any]) -> bytes:
 
 
 def _small(tar: Tar, descriptor: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """Manifests, then configs; these say which entries are layers."""
-    manifests = {model["manifest"]["digest"] for model in descriptor["models"]}
-    configs: set[str] = set()
+    """Manifests, then what they name: of models the config, of referrers all."""
+    models = descriptor["models"]
+    manifests = {model["manifest"]["digest"]: model["manifest"] for model in models}
+    referrers = {
+        each["digest"]: model for model in models for each in model.get("referrers", ())
+    }
+    small: set[str] = set()
     for entry in descriptor["contents"]:
-        if entry["digest"] not in manifests | configs:
+        if entry["digest"] not in manifests.keys() | referrers.keys() | small:
             return
         data = tar.member(_name(entry), entry["size"])
         if entry["digest"] in manifests:
-            configs.add(json.loads(data)["config"]["digest"])
+            small.add(json.loads(data)["config"]["digest"])
+        elif entry["digest"] in referrers:
+            document = json.loads(data)
+            subject = referrers[entry["digest"]]["manifest"]["digest"]
+            assert document["subject"]["digest"] == subject
+            small |= {each["digest"] for each in (document["config"], *document["layers"])}
         yield entry["digest"], data
 
 
