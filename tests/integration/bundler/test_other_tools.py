@@ -30,6 +30,7 @@ from bundler.trust.publisher import Publisher
 from bundler.trusting import pin
 from schemas.render import Output
 from tests.gguf_files import tiny_gguf
+from tests.support.second_reader import read_bundle
 from tests.support.site import Site, check_sound
 
 PASSPHRASE = b"correct horse"
@@ -195,13 +196,23 @@ def opened(key: EllipticCurvePublicKey, bundle: bytes) -> dict[str, Any]:
     return statement
 
 
-def test_the_same_model_has_the_same_attestations_in_every_bundle(journey: Journey) -> None:
+def test_the_same_model_has_the_same_attestations_in_every_bundle(
+    journey: Journey, tmp_path: Path
+) -> None:
     """Or every import would leave some more in the store."""
     again = publish(journey.folder, "again.bundle.tar")
-    before = set(journey.site.snapshot().blobs)
-    assert journey.site.bundle("import", again, "--quiet").code == 0
-    assert set(journey.site.snapshot().blobs) == before
-    assert check_sound(journey.site.home) == [MODEL]
+    site = journey.site.copy(tmp_path / "copy")
+    before = set(site.snapshot().blobs)
+    assert site.bundle("import", again, "--quiet").code == 0
+    assert set(site.snapshot().blobs) == before
+    assert check_sound(site.home) == [MODEL]
+
+
+def test_the_second_reader_reads_it_too(journey: Journey) -> None:
+    descriptor, blobs = read_bundle(journey.bundle)
+    (model,) = descriptor["models"]
+    assert len(model["referrers"]) == 4
+    assert {each["digest"] for each in model["referrers"]} <= blobs.keys()
 
 
 def test_ed25519_publishers_send_a_bill_of_materials_alone(tmp_path: Path) -> None:
