@@ -14,6 +14,7 @@ from bundler.chunking import Chunking
 from bundler.chunks.shelf import IndexShelf
 from bundler.clock import now
 from bundler.create import Created, create_bundle, create_to_pipe
+from bundler.estimating import whole
 from bundler.files import check_output, write_file
 from bundler.forms import Form, check_pipe
 from bundler.inventory import Inventory, WantList
@@ -22,7 +23,7 @@ from bundler.readiness import check_names, check_outputs, check_room
 from bundler.reports import read_inventory, read_wanted
 from bundler.scanning.models import explained, refuse_unusual, scan_sources
 from bundler.sizes import parse_size
-from bundler.sources import FoundModel, LocalModel, examine, hashed
+from bundler.sources import FoundModel, LocalModel, SourceFile, examine, hashed
 from bundler.trust.fingerprint import parse_fingerprint
 from bundler.trust.keyring import Secrets
 from bundler.trust.names import member_name, publisher_role

@@ -108,7 +108,8 @@ def _make(
         return _encode(source, choice, bench, progress)
     if piece is None or source.size <= piece:
         return Entry(source.digest, source.size)
-    segments = _segments(source, piece, progress)
+    cut = source.piece == piece
+    segments = source.segments if cut else _segments(source, piece, progress)
     return Entry(source.digest, source.size, IDENTITY, piece, segments)
 
 

@@ -1,7 +1,8 @@
 """Reading, writing and hashing at once, in constant memory: what makes an import fast.
 
 One thread reads and writes, one hashes (``hashlib`` and the system calls all release the GIL), and
-the kernel already writes out what is behind. A small ring of buffers goes round between them.
+the kernel already writes out what is behind. A small ring of buffers goes round between them. Who
+wants the same bytes for more (chunks, say) gets them in a thread of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -41,6 +45,7 @@ def hash_through(
     progress: Callable[[int], None] | None = None,
     seed: _Hash | None = None,
     durable: Callable[[int], None] | None = None,
+    also: Sequence[Callable[[memoryview], object]] = (),
 ) -> tuple[int, str]:
     """Read ``size`` bytes, each once; what is hashed is what is written.
 
@@ -53,6 +58,8 @@ def hash_through(
         seed: A hash that has seen what comes before these bytes; taken over.
         durable: Called every ``limits.SEGMENT_BYTES`` with the number of bytes that a power loss
             cannot take any more; costs a sync each.
+        also: Each is called with all bytes in portions, in order, in one other thread, and may not
+            keep them; what it raises is raised here.
 
     Returns:
         How many bytes came, and their digest in lower-case hexadecimal.
@@ -62,12 +69,14 @@ def hash_through(
     """
     step = min(limits.IO_CHUNK, max(size, 1))
     seed = seed or hashlib.new(algorithm)
-    hasher = _HashThread(seed, step) if size > step else _HashInline(seed, step)
+    takers = (seed.update, *also)
+    behind = _Threads(takers, step) if size > step else _Inline(takers, step)
     try:
-        came = _pump(source, size, hasher, sink_fd, progress, durable)
+        came = _pump(source, size, behind, sink_fd, progress, durable)
     finally:
-        hashed = hasher.finish()
-    return came, hashed.hexdigest()
+        behind.finish()
+    behind.check()
+    return came, seed.hexdigest()
 
 
 def read_some(source: Readable, view: memoryview) -> int:
@@ -80,59 +89,123 @@ def read_some(source: Readable, view: memoryview) -> int:
     return len(data)
 
 
-class _HashInline:
-    """For what fits into one buffer: a thread would cost more than it saves."""
+class _Inline:
+    """For what fits into one buffer: threads would cost more than they save."""
 
-    def __init__(self, seed: _Hash, step: int) -> None:
-        self._hash = seed
+    def __init__(self, takers: Sequence[Callable[[memoryview], object]], step: int) -> None:
+        self._takers = takers
         self._view = memoryview(bytearray(step))
 
     def buffer(self) -> memoryview:
         return self._view
 
     def put(self, filled: memoryview) -> None:
-        self._hash.update(filled)
+        for take in self._takers:
+            take(filled)
 
-    def finish(self) -> _Hash:
-        return self._hash
+    def finish(self) -> None:
+        """Nothing is under way."""
+
+    def check(self) -> None:
+        """Nothing has failed unseen."""
 
 
-class _HashThread:
-    """Hashes filled buffers in order, then puts them back into the ring."""
+class _Threads:
+    """Hands filled buffers to takers, each in its own thread, then puts them back into the ring."""
 
-    def __init__(self, seed: _Hash, step: int) -> None:
-        self._hash = seed
-        self._filled: SimpleQueue[memoryview | None] = SimpleQueue()
+    def __init__(self, takers: Sequence[Callable[[memoryview], object]], step: int) -> None:
+        self._step = step
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         for _ in range(_RING):
-            self._free.put(memoryview(bytearray(step)))
-        self._thread = threading.Thread(target=self._run, name="sealift-hash", daemon=True)
-        self._thread.start()
+            self._free.put(_take_spare(step))
+        self._lock = threading.Lock()
+        self._failed: BaseException | None = None
+        self._queues: list[SimpleQueue[_Filled | None]] = [SimpleQueue() for _ in takers]
+        self._threads = [
+            threading.Thread(target=self._run, args=pair, name="sealift-hash", daemon=True)
+            for pair in zip(takers, self._queues, strict=True)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def buffer(self) -> memoryview:
-        """The next buffer to fill; waits where the hash is behind."""
-        return self._free.get()
+        """The next buffer to fill; waits where a taker is behind."""
+        self.check()
+        self._buffer = self._free.get()
+        return self._buffer
 
     def put(self, filled: memoryview) -> None:
         """Hand over the filled front of the last buffer; it may still be read, not written to."""
-        self._filled.put(filled)
+        item = _Filled(self._buffer, filled, len(self._queues))
+        for queue in self._queues:
+            queue.put(item)
 
-    def finish(self) -> _Hash:
-        """Wait until all is hashed and the thread is gone."""
-        self._filled.put(None)
-        self._thread.join()
-        return self._hash
+    def finish(self) -> None:
+        """Wait until all is taken and the threads are gone."""
+        for queue in self._queues:
+            queue.put(None)
+        for thread in self._threads:
+            thread.join()
+        while not self._free.empty():
+            _give_spare(self._free.get(), self._step)
 
-    def _run(self) -> None:
-        while (view := self._filled.get()) is not None:
-            self._hash.update(view)
-            self._free.put(view)
+    def check(self) -> None:
+        """Raise what a taker raised."""
+        if self._failed is not None:
+            raise self._failed
+
+    def _run(
+        self, take: Callable[[memoryview], object], queue: SimpleQueue[_Filled | None]
+    ) -> None:
+        while (item := queue.get()) is not None:
+            if self._failed is None:
+                try:
+                    take(item.filled)
+                except BaseException as error:  # noqa: BLE001 - raised again by `check`
+                    self._failed = error
+            with self._lock:
+                item.waiting -= 1
+                done = item.waiting == 0
+            if done:
+                self._free.put(item.buffer)
+
+
+@dataclass(slots=True)
+class _Filled:
+    """A buffer under way.
+
+    Attributes:
+        buffer: All of it.
+        filled: Its front, that counts.
+        waiting: How many takers have yet to be done with it.
+    """
+
+    buffer: memoryview
+    filled: memoryview
+    waiting: int
+
+
+# Rings are used again: a bundle in volumes has many short segments, and new pages from the kernel
+# cost as much as hashing what they are filled with.
+_spare: deque[memoryview] = deque(maxlen=2 * _RING)
+
+
+def _take_spare(step: int) -> memoryview:
+    if step == limits.IO_CHUNK:
+        with suppress(IndexError):
+            return _spare.pop()
+    return memoryview(bytearray(step))
+
+
+def _give_spare(buffer: memoryview, step: int) -> None:
+    if step == limits.IO_CHUNK:
+        _spare.append(buffer)
 
 
 def _pump(
     source: Readable,
     size: int,
-    hasher: _HashInline | _HashThread,
+    behind: _Inline | _Threads,
     sink_fd: int | None,
     progress: Callable[[int], None] | None,
     durable: Callable[[int], None] | None,
@@ -140,9 +213,9 @@ def _pump(
     writeback = None if sink_fd is None or size <= _WRITEBACK_STRIDE else _Writeback(sink_fd)
     done = 0
     while done < size:
-        view = hasher.buffer()[: size - done]
+        view = behind.buffer()[: size - done]
         count = _fill(source, view)
-        hasher.put(view[:count])
+        behind.put(view[:count])
         if sink_fd is not None:
             _write_all(sink_fd, view[:count])
         done += count

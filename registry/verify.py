@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -236,16 +236,26 @@ def hash_stream(
 
 
 def digest_stream(
-    source: Readable, size: int, progress: Callable[[int], None] | None = None
+    source: Readable,
+    size: int,
+    progress: Callable[[int], None] | None = None,
+    *,
+    also: Sequence[Callable[[memoryview], object]] = (),
 ) -> Digest:
     """The SHA-256 digest of the next ``size`` bytes, which are not known yet.
+
+    Args:
+        source: Read from where it stands.
+        size: In bytes.
+        progress: Called with the number of bytes of each step.
+        also: See :func:`registry.pipeline.hash_through`.
 
     Raises:
         ContentMismatch: The source ends early: it changes while it is read.
         StorageFailure: A failed read.
     """
     with storage_errors("cannot read the file"):
-        came, encoded = hash_through(source, size, "sha256", progress=progress)
+        came, encoded = hash_through(source, size, "sha256", progress=progress, also=also)
     if came < size:
         raise ContentMismatch("the file ends too early", why=f"{came} of {size} bytes came")
     return Digest("sha256", encoded)

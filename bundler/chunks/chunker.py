@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bundler.chunks.regions import Cut, Region
-from registry.pipeline import Readable, read_some
 from schemas import limits
 from schemas.errors import DependencyMissing
 
@@ -70,6 +69,19 @@ class Chunker:
             if at_end:
                 self._cutter = None
 
+    def giving(self, *takers: Callable[[Chunk], None]) -> Callable[[memoryview], None]:
+        """What takes the blob's bytes and has every chunk go to all takers, in order.
+
+        For `registry.verify.digest_stream`, say, which hashes the whole beside it.
+        """
+
+        def feed(data: memoryview) -> None:
+            for chunk in self.feed(data):
+                for take in takers:
+                    take(chunk)
+
+        return feed
+
     def finish(self) -> int:
         """See that all of the blob came; returns its size.
 
@@ -79,51 +91,6 @@ class Chunker:
         if self._cutter is not None or not self._regions.exhausted():
             raise ValueError("the blob ends before its last region does")
         return self._position
-
-
-class ChunkingReader:
-    """A source whose bytes are cut while they are read, for whatever purpose.
-
-    Read by `registry.verify.digest_stream`, say, which hashes the whole on a second thread, it
-    makes one pass of what would be two.
-
-    Args:
-        source: Read from where it stands.
-        regions: Of the blob that comes from it.
-        takers: Each is called with every chunk, in order.
-    """
-
-    def __init__(
-        self,
-        source: Readable,
-        regions: Iterable[Region],
-        takers: Sequence[Callable[[Chunk], None]],
-    ) -> None:
-        self._source = source
-        self._chunker = Chunker(regions)
-        self._takers = takers
-
-    def read(self, n: int = -1, /) -> bytes:
-        """Up to ``n`` bytes, and none only at the end."""
-        data = self._source.read(n)
-        self._pass_on(data)
-        return data
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        """As :meth:`read`, into memory of the caller's; returns the number of bytes."""
-        view = memoryview(buffer).cast("B")
-        count = read_some(self._source, view)
-        self._pass_on(view[:count])
-        return count
-
-    def finish(self) -> int:
-        """See :meth:`Chunker.finish`."""
-        return self._chunker.finish()
-
-    def _pass_on(self, data: bytes | memoryview) -> None:
-        for chunk in self._chunker.feed(data):
-            for take in self._takers:
-                take(chunk)
 
 
 class _Regions:

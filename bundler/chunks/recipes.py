@@ -33,7 +33,7 @@ class Delta:
 
 
 class RecipeMaker:
-    """Takes a new blob's chunks as they come; a `bundler.chunks.chunker.ChunkingReader` gives them.
+    """Takes a new blob's chunks as they come; see `bundler.chunks.chunker.Chunker.giving`.
 
     Args:
         indexes: Of blobs that the far side has, the likeliest first; the new blob itself may not be

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -57,26 +58,33 @@ def examine(source: str, name: str | None) -> FoundModel:
     return _folder(path, given) if is_folder else _file(path, given)
 
 
-def hashed(found: FoundModel, chunking: Chunking, progress: Meter) -> LocalModel:
+def hashed(
+    found: FoundModel,
+    chunking: Chunking,
+    progress: Meter,
+    piece: Callable[[SourceFile], int | None] = lambda _: None,
+) -> LocalModel:
     """Read all files of a model once.
 
     Args:
         found: See :func:`examine`.
         chunking: Hashes files, and keeps their chunk indexes.
         progress: Told of the bytes hashed.
+        piece: Says into segments of how many bytes a file is cut on the way, if it will be.
 
     Raises:
         ContentMismatch: A file ends early: it changes while it is read.
         StorageFull, StorageFailure: The disk says no.
     """
-    return LocalModel(found, tuple(_hashed(file, chunking, progress) for file in found.files))
+    blobs = (_hashed(file, chunking, progress, piece(file)) for file in found.files)
+    return LocalModel(found, tuple(blobs))
 
 
-def _hashed(file: SourceFile, chunking: Chunking, progress: Meter) -> LocalBlob:
+def _hashed(file: SourceFile, chunking: Chunking, progress: Meter, piece: int | None) -> LocalBlob:
     with open_regular(file.path) as source:
         progress.begin(f"hashing {file.path.name}", file.size)
-        digest, delta = chunking.digest(source, file.size, progress.advance)
-    return LocalBlob(file, digest, delta)
+        known = chunking.digest(source, file.size, progress.advance, piece)
+    return LocalBlob(file, known.digest, known.delta, piece, known.segments)
 
 
 def _file(path: Path, given: Reference | None) -> FoundModel:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from bundler.archive.pieces import Segment
 from bundler.chunks.recipes import Delta
 from bundler.files import open_regular
 from registry import oci
@@ -66,11 +67,15 @@ class LocalBlob:
         file: Which.
         digest: Of all its bytes.
         delta: How to make it of what the far side holds, where that pays.
+        piece: Bytes per segment, if the file was cut while it was read.
+        segments: Then these.
     """
 
     file: SourceFile
     digest: Digest
     delta: Delta | None = None
+    piece: int | None = None
+    segments: tuple[Segment, ...] = ()
 
     @property
     def size(self) -> int:

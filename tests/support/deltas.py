@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
-from bundler.chunks.chunker import Chunk, Chunker, ChunkingReader
+from bundler.chunks.chunker import Chunk, Chunker
 from bundler.chunks.index import ChunkIndex, IndexBuilder
 from bundler.chunks.recipes import Delta, RecipeMaker
 from bundler.chunks.regions import Region, regions_of
@@ -57,9 +57,9 @@ def index_of(path: Path, folder: Path | None = None) -> ChunkIndex:
     with path.open("rb") as file:
         regions = list(regions_of(file, size))
         file.seek(0)
-        reader = ChunkingReader(file, regions, [builder.add])
-        digest = digest_stream(reader, size)
-        reader.finish()
+        chunker = Chunker(regions)
+        digest = digest_stream(file, size, also=[chunker.giving(builder.add)])
+        chunker.finish()
     target = (folder or path.parent) / f"{path.name}.chunks"
     with target.open("wb") as out:
         builder.write(out, digest, size)
@@ -75,7 +75,7 @@ def delta_of(path: Path, bases: Iterable[Path]) -> Delta | None:
         with path.open("rb") as file:
             regions = list(regions_of(file, size))
             file.seek(0)
-            digest = digest_stream(ChunkingReader(file, regions, [maker.take]), size)
+            digest = digest_stream(file, size, also=[Chunker(regions).giving(maker.take)])
         return maker.finish(digest)
     finally:
         for index in indexes:

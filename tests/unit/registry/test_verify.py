@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -334,3 +335,27 @@ def test_a_source_that_fails_is_a_storage_failure(take: Taker) -> None:
     expected = (StorageFailure, OSError)  # the plain readers leave it to their caller
     with pytest.raises(expected, match="Input/output"):
         take(Broken(), Digest.of(b"abc"), 3, False)
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, limits.IO_CHUNK, limits.IO_CHUNK + 1, 5 * limits.IO_CHUNK + 7]
+)
+def test_others_get_the_same_bytes_in_order(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    seen: list[list[bytes]] = [[], []]
+    takers: list[Callable[[memoryview], object]] = [
+        lambda view: seen[0].append(bytes(view)),
+        lambda view: seen[1].append(bytes(view)),
+    ]
+    assert digest_stream(io.BytesIO(data), size, also=takers) == Digest.of(data)
+    assert b"".join(seen[0]) == b"".join(seen[1]) == data
+
+
+@pytest.mark.parametrize("size", [1, 9 * limits.IO_CHUNK])
+def test_what_another_taker_raises_is_raised(size: int) -> None:
+    def fail(_: memoryview) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        digest_stream(io.BytesIO(bytes(size)), size, also=[fail])
+    assert not [t for t in threading.enumerate() if t.name == "sealift-hash"]

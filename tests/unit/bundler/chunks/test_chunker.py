@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundler.chunks.chunker import Chunk, Chunker, ChunkingReader
+from bundler.chunks.chunker import Chunk, Chunker
 from bundler.chunks.regions import Cut, Region, plain_regions
 from registry.digest import Digest
 from registry.verify import digest_stream
@@ -116,31 +116,15 @@ def test_a_blob_that_ends_early_is_seen() -> None:
             chunker.finish()
 
 
-@pytest.mark.parametrize("with_readinto", [True, False])
-def test_a_reader_cuts_what_passes_through(*, with_readinto: bool) -> None:
-    class Plain:
-        def __init__(self) -> None:
-            self._file = io.BytesIO(BLOB)
-
-        def read(self, n: int, /) -> bytes:
-            return self._file.read(min(n, 70_001))
-
+def test_what_is_hashed_is_cut_beside_it() -> None:
     chunks: list[Chunk] = []
     lengths: list[int] = []
-    source = io.BytesIO(BLOB) if with_readinto else Plain()
-    takers = [chunks.append, lambda chunk: lengths.append(chunk.length)]
-    reader = ChunkingReader(source, MIXED, takers)
-    assert digest_stream(reader, SIZE) == Digest.of(BLOB)
-    assert reader.finish() == SIZE
+    chunker = Chunker(MIXED)
+    give = chunker.giving(chunks.append, lambda chunk: lengths.append(chunk.length))
+    assert digest_stream(io.BytesIO(BLOB), SIZE, also=[give]) == Digest.of(BLOB)
+    assert chunker.finish() == SIZE
     assert chunks == WHOLE
     assert sum(lengths) == SIZE
-
-
-def test_a_reader_gives_bytes_as_well() -> None:
-    chunks: list[Chunk] = []
-    reader = ChunkingReader(io.BytesIO(BLOB), MIXED, [chunks.append])
-    assert b"".join(iter(lambda: reader.read(100_000), b"")) == BLOB
-    assert chunks == WHOLE
 
 
 def test_without_the_library_the_error_says_what_to_install(
