@@ -58,15 +58,14 @@ demo: venv ## carry a real model across the gap and chat with it
 	@$(WITH_MODEL) examples/airgap/demo.sh
 
 test: venv ## run all tests, the fast ones first
-	@tools/need.sh skopeo
+	@tools/need.sh skopeo softhsm2-util=softhsm2
 	@$(WITH_MODEL) $(PYTEST) $(TESTS)
 
 test-unit: venv ## run the fast tests only
 	@$(PYTEST) tests/unit
 
 fuzz: venv ## fuzz the bundle's readers (FUZZ_SECONDS=120)
-	@PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_reader.py -max_total_time=$(or $(FUZZ_SECONDS),120) \
-	  -max_len=65536 -timeout=20 -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1
+	@PYTHONPATH=. $(BIN)/python tools/fuzz.py $(or $(FUZZ_SECONDS),120)
 
 check: venv ## look at format, lint and types
 	@$(BIN)/ruff format --check .

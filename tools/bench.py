@@ -4,7 +4,7 @@ Usage::
 
     python tools/bench.py                  # everything, about 25 minutes
     python tools/bench.py import rss       # some sections; --help lists them
-    make bench PART="import rss"           # the same, with the peers installed where that is allowed
+    make bench PART="import rss"           # the same; installs the peers where it may
     python tools/bench.py --pairs 9 import # more repeats
     python tools/bench.py --patience 600   # wait for a quiet machine, repeat what others disturb
 
@@ -50,10 +50,12 @@ def main() -> int:
         load = os.getloadavg()[0]
         try:
             module = import_module(f"tools.benchmarks.{FIGURES[key]}")
-            section: Section = module.measure(bench)
+            section: Section | None = module.measure(bench)
         except BenchError as error:
             print(f"{key}: error: {error}", file=sys.stderr)
             failed = True
+            continue
+        if section is None:
             continue
         figures += section.figures
         if arguments.write:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from registry.gguf import model_facts, read_header_file
-from tools.benchmarks import document, results
-from tools.benchmarks.models import write_model
+from tools.benchmarks import document, fuzzing, results, scale
+from tools.benchmarks.disk import nameless, used
+from tools.benchmarks.models import compressible, hole, write_header, write_model
 from tools.benchmarks.process import BenchError, run
 from tools.benchmarks.results import Figure, Section
 
@@ -70,3 +72,43 @@ def test_the_peak_of_a_process_is_counted() -> None:
     cost = run([sys.executable, "-c", f"b = b'1' * {size}; print(len(b))"])
     assert cost.output == f"{size}\n"
     assert cost.peak_bytes > size
+
+
+def test_sparse_and_compressible_models_are_models_too(tmp_path: Path) -> None:
+    sparse = write_model(tmp_path / "s.gguf", 8 << 20, name="s", fill=hole)
+    assert sparse.stat().st_size >= 8 << 20
+    assert used(tmp_path) < 1 << 20
+    assert model_facts(read_header_file(sparse)).license == "apache-2.0"
+    assert max(compressible(1000)) < 64
+    small = tmp_path / "m.gguf"
+    with small.open("wb") as file:
+        write_header(file, 512, name="m")
+        file.write(bytes(512))
+    (tensor,) = read_header_file(small).tensors
+    assert tensor.size_bytes == 512
+
+
+def test_disk_counts_a_file_once_whatever_its_names(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1" * 8192)
+    (tmp_path / "b").hardlink_to(tmp_path / "a")
+    assert used(tmp_path) == 8192
+    with (tmp_path / "c").open("w+b") as file:
+        before = nameless(os.getpid(), tmp_path.stat().st_dev)
+        file.write(b"1" * 8192)
+        file.flush()
+        (tmp_path / "c").unlink()
+        assert nameless(os.getpid(), tmp_path.stat().st_dev) - before == 8192
+
+
+def test_time_per_blob_leaves_out_what_one_model_takes() -> None:
+    assert scale.per_blob({1: 1.0, 11: 1.3, 101: 4.0}) == pytest.approx({11: 1e4, 101: 1e4})
+
+
+def test_what_fuzzing_says_is_read() -> None:
+    lines = ["INFO: seed\n", "stat::number_of_executed_units: 9227\n", "stat::peak_rss_mb: 105\n"]
+    stats = fuzzing.read_stats(lines)
+    assert stats == {"executions": 9227, "peak MiB": 105}
+    run = {"date": "2026-01-02 03:04", "commit": "abc", "seconds": 3600, "findings": 0, **stats}
+    shown = fuzzing.section([{**run, "seconds": 5}, run])
+    assert [figure.verdict for figure in shown.figures] == ["met", "", "met"]
+    assert "| 9,227 | 3,600 | - | 105 | 0 |" in shown.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-# Name on the command line to module with ``measure(bench) -> Section``, in the document's order.
+# Name on the command line to module with ``measure(bench) -> Section | None``, in this order.
 FIGURES: Final = {
     "import": "importing",
     "create": "creating",
@@ -16,4 +16,5 @@ FIGURES: Final = {
     "compression": "compression",
     "delta": "delta",
     "parity": "parity",
+    "fuzz": "fuzzing",
 }

@@ -22,7 +22,7 @@ def line(folder: Path, load_before: float) -> str:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
     parts = (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        f"commit {_commit()}",
+        f"commit {commit()}",
         f"{os.cpu_count()} x {_processor()}",
         f"{memory:.0f} GiB",
         f"{_file_system(folder)}",
@@ -33,15 +33,17 @@ def line(folder: Path, load_before: float) -> str:
     return "_" + ", ".join(parts) + "_"
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit that is checked out, and whether anything but documents differs from it."""
+
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(_ROOT), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""
 
-    commit = git("rev-parse", "--short=12", "HEAD")
+    head = git("rev-parse", "--short=12", "HEAD")
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
-    return (commit or "unknown") + (" with changes" if changed else "")
+    return (head or "unknown") + (" with changes" if changed else "")
 
 
 def _processor() -> str:
