@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,14 @@ from registry.digest import Digest
 from registry.records import ImportRecord
 from registry.store import Store
 from schemas import limits, strictjson
-from schemas.errors import AuditBroken, MalformedDocument, NotFound, UsageError
+from schemas.errors import (
+    AuditBroken,
+    ContentError,
+    MalformedDocument,
+    NotFound,
+    TrustError,
+    UsageError,
+)
 
 _WITNESSED: Final = "witnessed"  # folder under the publisher's
 
@@ -52,6 +60,18 @@ class Kept:
 
     record: ImportRecord
     document: dict[str, Any]
+
+
+@contextmanager
+def _carried() -> Iterator[None]:
+    """Whatever is wrong with a file that was carried: say what to do next."""
+    try:
+        yield
+    except (ContentError, TrustError) as error:
+        if error.hint:
+            raise
+        hint = "Carry the file again; if it stays so, ask whoever made it"
+        raise type(error)(error.what, why=error.why, hint=hint) from error
 
 
 def fingerprint(text: str | None) -> Digest | None:
@@ -154,8 +174,8 @@ def import_countersignature(home: Path, path: Path) -> Countersigned:
         MalformedDocument, BadSignature, FingerprintMismatch: It is not for this site.
         AuditBroken: The log is not what was countersigned; the proof of that is kept.
     """
-    found = Countersigned.from_bytes(read_bounded(path, limits.NOTE_BYTES * 2))
-    with Store.open(home, create=False) as store:
+    found = read_countersignature(path)
+    with _carried(), Store.open(home, create=False) as store:
         key = site_key(home, create=False)
         with store.lock(), store.catalogue.transaction() as tx:
             wrong = witness.take_in(tx, store, found, key.public)
@@ -218,17 +238,20 @@ def _written(
 
 def verify_receipt(path: Path, site: Digest | None) -> dict[str, Any]:
     """See :func:`bundler.evidence.receipts.read`."""
-    return receipts.read(read_bounded(path, limits.REPORT_BYTES), site)
+    with _carried():
+        return receipts.read(read_bounded(path, limits.REPORT_BYTES), site)
 
 
 def read_export(path: Path, site: Digest | None) -> Told:
     """See :func:`bundler.evidence.exporting.read_export`."""
-    return exporting.read_export(read_bounded(path, limits.REPORT_BYTES), site)
+    with _carried():
+        return exporting.read_export(read_bounded(path, limits.REPORT_BYTES), site)
 
 
 def verify_proof(path: Path, site: Digest | None) -> Proven:
     """See :func:`bundler.evidence.proofs.verify`."""
-    return proofs.verify(read_bounded(path, limits.PROOF_BYTES), site)
+    with _carried():
+        return proofs.verify(read_bounded(path, limits.PROOF_BYTES), site)
 
 
 def countersign(
@@ -254,7 +277,8 @@ def countersign(
     """
     check_output(output, overwrite=overwrite)
     data = read_bounded(path, limits.REPORT_BYTES)
-    exporting.read_checkpoint(data, site)  # before anybody is asked for a passphrase
+    with _carried():
+        exporting.read_checkpoint(data, site)  # before anybody is asked for a passphrase
     chosen = key if key is not None else workspace / "keys" / "bundle.pem"
     if not chosen.is_file():
         raise NotFound(f"there is no key {chosen}", hint="Give --key FILE")
@@ -270,7 +294,8 @@ def read_countersignature(path: Path) -> Countersigned:
     Raises:
         MalformedDocument, BadSignature: It is none, or a wrong one.
     """
-    return Countersigned.from_bytes(read_bounded(path, limits.NOTE_BYTES * 2))
+    with _carried():
+        return Countersigned.from_bytes(read_bounded(path, limits.NOTE_BYTES * 2))
 
 
 def told(written: Written) -> Told:
@@ -284,7 +309,11 @@ def read_head(path: Path) -> Head:
     Raises:
         MalformedDocument: It holds none.
     """
-    data = read_bounded(path, limits.REPORT_BYTES)
+    with _carried():
+        return _head(path, read_bounded(path, limits.REPORT_BYTES))
+
+
+def _head(path: Path, data: bytes) -> Head:
     if not data.lstrip().startswith(b"{"):
         return checkpoints.read(data)
     document = strictjson.parse_object(data, what="the checkpoint", max_bytes=limits.REPORT_BYTES)

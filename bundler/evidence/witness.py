@@ -106,6 +106,7 @@ def countersign(folder: Path, data: bytes, key: PersonKey, site: Digest | None) 
     signed = Countersigned(checkpoints.countersign(head, key), key.public)
     if before is None or head.size > before.size:
         with storage_errors(f"cannot remember the checkpoint in {folder}"):
+            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             make_folder(folder)
         write_file(path, signed.head.note.to_bytes())
     return signed
