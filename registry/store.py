@@ -218,19 +218,24 @@ class Store:
             ModelWithdrawn: It is blocked; that is not for this site to undo.
         """
         with self.lock():
+            found = self.releasable(reference)
             record = self._named(reference)
             manifest = record.descriptor.digest
-            found = self.withdrawal_of(manifest)
-            if found is None or not found.stops:
-                raise NotFound(f"model '{reference.shortest}' is in no quarantine")
-            if found.action is Action.BLOCK and (found.source == SITE or found.publisher):
-                raise found.refusal(reference.shortest)
             with self.catalogue.transaction() as tx:
                 tx.withdrawals.release(manifest, found.source, found.number, reason, actor())
                 detail = {"manifest": str(manifest), "reason": reason, "advisory": found.number}
                 event = self.audit_event("quarantine.release", str(record.reference), detail)
                 tx.add_audit_event(event)
             return found
+
+    def releasable(self, reference: Reference) -> Withdrawal:
+        """What :meth:`release` would end, and with the same errors."""
+        found = self.withdrawal_of(self._named(reference).descriptor.digest)
+        if found is None or not found.stops:
+            raise NotFound(f"model '{reference.shortest}' is in no quarantine")
+        if found.action is Action.BLOCK and (found.source == SITE or found.publisher):
+            raise found.refusal(reference.shortest)
+        return found
 
     def _named(self, reference: Reference) -> ModelRecord:
         record = self.catalogue.resolve(replace(reference, digest=None))

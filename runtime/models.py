@@ -15,6 +15,7 @@ from registry.records import ModelRecord
 from registry.reference import Reference
 from registry.store import Store
 from registry.weights import GGUF, format_of
+from registry.withdrawals import Withdrawal
 from runtime.messages import Message, WorkerSpec
 from runtime.options import NO_OPTIONS, Options
 from schemas import limits
@@ -39,6 +40,7 @@ class Model:
         template: A Jinja template that came with the model and replaces the GGUF's own.
         messages: Turns that came with the model and precede every conversation.
         license: Its licence texts or names.
+        withdrawal: Why it is not served, or served with a warning; None for nearly all.
     """
 
     reference: Reference
@@ -52,6 +54,7 @@ class Model:
     template: str | None = None
     messages: tuple[Message, ...] = ()
     license: str = ""
+    withdrawal: Withdrawal | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
@@ -111,7 +114,13 @@ class Models:
     def all(self) -> list[Model]:
         """Every model that can be loaded, the newest first; other artifacts are left out."""
         records = self._store.catalogue.models()
-        return [model for record in records if (model := self._model(record)) is not None]
+        withdrawn = self._store.catalogue.withdrawals.all()
+        found = (self._model(record) for record in records)
+        return [
+            replace(model, withdrawal=withdrawn.get(model.digest))
+            for model in found
+            if model is not None
+        ]
 
     def get(self, reference: Reference) -> Model:
         """One model.
@@ -129,7 +138,7 @@ class Models:
                 f"model '{reference.shortest}' cannot be served",
                 why="it is not a single GGUF file, which is all that the engine here runs",
             )
-        return model
+        return replace(model, withdrawal=self._store.withdrawal_of(model.digest))
 
     def _model(self, record: ModelRecord) -> Model | None:
         weights = [x for x in record.manifest.layers if x.media_type == WEIGHT_RAW]

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from runtime.cli import models, system, talk
+from runtime.cli import deny, models, system, talk
 from schemas.cli import new_app, run
 from schemas.version import TOOL, VERSION
 
@@ -88,6 +88,8 @@ app.command("stop")(talk.stop)
 app.command("cp")(models.copy)
 app.command("rm")(models.remove)
 app.command("gc")(models.collect)
+app.add_typer(deny.app, name="deny")
+app.add_typer(deny.quarantine, name="quarantine")
 app.command("bundle", add_help_option=False)(_bundle)
 app.command("policy", add_help_option=False)(_policy)
 app.command("audit", add_help_option=False)(_audit)

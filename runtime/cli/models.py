@@ -38,10 +38,11 @@ def list_models(*, json: JsonFlag = False) -> None:
     try:
         with open_store() as store:
             records = store.catalogue.models()
+            withdrawn = store.catalogue.withdrawals.all()
     except NotFound as nothing:
-        records = []
+        records, withdrawn = [], {}
         output.note(f"{nothing.line()}.")
-    render.model_table(output, records)
+    render.model_table(output, records, withdrawn)
     output.result(
         {
             "models": [
@@ -51,6 +52,11 @@ def list_models(*, json: JsonFlag = False) -> None:
                     "digest": str(r.descriptor.digest),
                     "size": r.size,
                     "modified_at": r.modified.isoformat(),
+                    **(
+                        {"withdrawn": withdrawn[r.descriptor.digest].document()}
+                        if r.descriptor.digest in withdrawn
+                        else {}
+                    ),
                 }
                 for r in records
             ]

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 from schemas.render import Output, age_text, bytes_text, duration_text
 
 if TYPE_CHECKING:
+    from registry.digest import Digest
     from registry.records import ModelRecord
+    from registry.withdrawals import Withdrawal
     from runtime.doctor import Finding
 
 _DETAIL_COLUMNS: Final = 63  # what the other columns of a finding leave of 80
@@ -25,17 +27,23 @@ _DETAILS: Final = (
 )
 
 
-def model_table(output: Output, records: Sequence[ModelRecord]) -> None:
-    """``sealift list``."""
+def model_table(
+    output: Output, records: Sequence[ModelRecord], withdrawn: Mapping[Digest, Withdrawal]
+) -> None:
+    """``sealift list``; withdrawn models have a line of their own below."""
     rows = (
         (r.reference.shortest, r.descriptor.digest.short, bytes_text(r.size), age_text(r.modified))
         for r in records
     )
     output.table(("NAME", "ID", "SIZE", "MODIFIED"), rows)
+    for record in records:
+        if (found := withdrawn.get(record.descriptor.digest)) is not None:
+            output.line(f"{record.reference.shortest} is {found.line()}")
 
 
 def running_table(output: Output, models: Iterable[Mapping[str, Any]]) -> None:
     """``sealift ps``: entries of ``/api/ps``."""
+    models = list(models)
     rows = (
         (
             _text(m, "name"),
@@ -48,6 +56,8 @@ def running_table(output: Output, models: Iterable[Mapping[str, Any]]) -> None:
         for m in models
     )
     output.table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"), rows)
+    for model in models:
+        _withdrawn(output, model)
 
 
 def model_page(output: Output, document: Mapping[str, Any]) -> None:
@@ -64,6 +74,7 @@ def model_page(output: Output, document: Mapping[str, Any]) -> None:
         inside = f"{family}.{key}"  # where older servers tell the lengths
         rows.append((label, details.get(key) or info.get(inside)))
     _section(output, "Model", rows)
+    _withdrawn(output, document)
     _listing(output, "Capabilities", document.get("capabilities"))
     _listing(output, "Parameters", str(document.get("parameters") or "").splitlines())
     _listing(output, "System", str(document.get("system") or "").splitlines())
@@ -103,6 +114,15 @@ def _listing(output: Output, title: str, lines: object) -> None:
         for line in lines:
             output.line(f"    {line}")
         output.line()
+
+
+def _withdrawn(output: Output, model: Mapping[str, Any]) -> None:
+    found = model.get("withdrawn")
+    if isinstance(found, dict):
+        by = _text(found, "by") or "a former publisher"
+        output.line(
+            f"{_text(model, 'name')}: {_text(found, 'action')} by {by}: {_text(found, 'reason')}"
+        )
 
 
 def _processor(model: Mapping[str, Any]) -> str:

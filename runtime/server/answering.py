@@ -49,7 +49,7 @@ async def answer(
         SealiftError: Before the first byte, or after it: see :class:`Stream`.
     """
     arrived = time.monotonic_ns()
-    model = await backend.model(request.reference, request.name)
+    model = await backend.to_serve(request.reference, request.name)
     check_capabilities(request, model)
     spec = backend.spec(model, request.options)
     pieces: list[Piece] = []
@@ -95,11 +95,12 @@ async def load_or_unload(
     Raises:
         SealiftError: The model is not there or could not be loaded.
     """
-    model = await backend.model(request.reference, request.name)
     if request.keep_alive_ms == 0:
+        model = await backend.model(request.reference, request.name)
         await backend.scheduler.unload(model)
         body = reply.idle("unload")
     else:
+        model = await backend.to_serve(request.reference, request.name)
         spec = backend.spec(model, request.options)
         async with backend.scheduler.lease(model, spec, request.keep_alive_ms):
             body = reply.idle("load")

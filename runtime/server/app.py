@@ -262,7 +262,8 @@ async def _tags(request: web.Request) -> web.Response:
 
 
 async def _ps(request: web.Request) -> web.Response:
-    return _json(listing.ps(request.app[BACKEND].scheduler.loaded()))
+    backend = request.app[BACKEND]
+    return _json(listing.ps(backend.scheduler.loaded(), await backend.withdrawn()))
 
 
 async def _generate(request: web.Request) -> web.StreamResponse:

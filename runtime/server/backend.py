@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+from registry.digest import Digest
 from registry.gguf import GGUFHeader, read_header_file
 from registry.reference import Reference
 from registry.store import Store
+from registry.withdrawals import Withdrawal
 from runtime.messages import WorkerSpec
 from runtime.models import Model, Models
 from runtime.options import Options
 from runtime.sandbox import attempt_all
 from runtime.scheduler import Scheduler
 from schemas import limits
-from schemas.errors import NotFound, UnsupportedRequest
+from schemas.errors import NotFound, SealiftError, UnsupportedRequest
 from schemas.settings import Serve
 
 T = TypeVar("T")
+_LOG: Final = logging.getLogger("sealift.server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class Backend:
         scheduler: Hands out leases on models.
         pool: Its few threads do all that touches the disk.
         sandbox: The front-end's own sandbox report, as JSON.
+        noted: Withdrawals that requests met, and that are in the logs already.
     """
 
     settings: Serve
@@ -40,6 +45,7 @@ class Backend:
     scheduler: Scheduler
     pool: Executor
     sandbox: dict[str, object] = field(default_factory=dict, hash=False)
+    noted: set[tuple[Digest, Withdrawal]] = field(default_factory=set, hash=False)
 
     async def run(self, call: Callable[..., T], *arguments: Any) -> T:
         """Call something that touches the disk, in one of the pool's threads."""
@@ -63,6 +69,50 @@ class Backend:
             return await self.run(Models(self.store).get, reference)
         except NotFound:
             raise NotFound(f"model '{name}' not found") from None
+
+    async def to_serve(self, reference: Reference, name: str) -> Model:
+        """One model that a request wants an answer of.
+
+        Looked up anew for every request, so what is withdrawn meanwhile ends here, loaded or not.
+
+        Args:
+            reference: Which one.
+            name: The same as the client wrote it, for the message.
+
+        Raises:
+            NotFound: No such name.
+            ModelWithdrawn: Its publisher or this site took it back.
+        """
+        model = await self.model(reference, name)
+        found = model.withdrawal
+        if found is not None:
+            await self.run(self._note, model, found)
+            if found.stops:
+                self.scheduler.retire(model)
+                raise found.refusal(name)
+        return model
+
+    async def withdrawn(self) -> dict[Digest, Withdrawal]:
+        """Every model in the store that something is withdrawn of."""
+        return await self.run(self.store.catalogue.withdrawals.all)
+
+    def _note(self, model: Model, found: Withdrawal) -> None:
+        """Say so in the log, and in the audit log, once for each reason."""
+        key = (model.digest, found)
+        if key in self.noted:
+            return
+        self.noted.add(key)
+        _LOG.warning("%s: %s", model.name, found.line())
+        if not found.stops:
+            return
+        detail = {"manifest": str(model.digest), **found.document()}
+        event = self.store.audit_event("model.refuse", model.name, detail, outcome="refused")
+        try:
+            with self.store.catalogue.transaction() as tx:
+                tx.add_audit_event(event)
+        except SealiftError as error:  # refused all the same; the next request tries again
+            self.noted.discard(key)
+            _LOG.warning("the refusal could not be recorded: %s", error.line())
 
     async def header(self, model: Model) -> GGUFHeader:
         """The model file's header, read and checked anew.

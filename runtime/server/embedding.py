@@ -172,7 +172,7 @@ async def run_task(backend: Backend, wanted: Wanted) -> tuple[Event, Timing]:
     """
     arrived = time.monotonic_ns()
     try:
-        model = await backend.model(wanted.reference, wanted.name)
+        model = await backend.to_serve(wanted.reference, wanted.name)
     except NotFound:
         raise NotFound(f'model "{wanted.name}" not found, try pulling it first') from None
     spec = backend.spec(model, wanted.options)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from registry.digest import Digest
 from registry.gguf import GGUFHeader, model_info
+from registry.withdrawals import Withdrawal
 from runtime.leases import Loaded
 from runtime.models import Model
 from runtime.options import Options
@@ -45,13 +47,14 @@ def tags(models: Iterable[Model]) -> dict[str, Any]:
                 "size": model.size,
                 "details": details(model),
                 "capabilities": list(model.capabilities),
+                **_mark(model.withdrawal),
             }
             for model in models
         ]
     }
 
 
-def ps(loaded: Iterable[Loaded]) -> dict[str, Any]:
+def ps(loaded: Iterable[Loaded], withdrawn: Mapping[Digest, Withdrawal]) -> dict[str, Any]:
     """``GET /api/ps``; ``size`` is memory: weights and key/value cache."""
     return {
         "models": [
@@ -64,10 +67,15 @@ def ps(loaded: Iterable[Loaded]) -> dict[str, Any]:
                 "context_length": entry.ready.context_length,
                 "running": entry.running,
                 "waiting": entry.waiting,
+                **_mark(withdrawn.get(entry.model.digest)),
             }
             for entry in loaded
         ]
     }
+
+
+def _mark(withdrawal: Withdrawal | None) -> dict[str, Any]:
+    return {} if withdrawal is None else {"withdrawn": withdrawal.document()}
 
 
 def _identity(model: Model) -> dict[str, Any]:
@@ -96,6 +104,7 @@ def show(
         "model_info": model_info(header, verbose=verbose),
         "capabilities": list(model.capabilities),
         "modified_at": timestamp(model.modified),
+        **_mark(model.withdrawal),
     }
     if system or model.system:
         document["system"] = system or model.system
