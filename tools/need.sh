@@ -1,11 +1,11 @@
 #!/bin/sh
-# Makes sure that the named Debian packages' commands are there: need.sh COMMAND...
+# Makes sure that commands of Debian packages are there: need.sh COMMAND|COMMAND=PACKAGE...
 # Installs what is missing where it may (root with apt-get); else says what to install.
 set -eu
 
 missing=""
 for name in "$@"; do
-    command -v "$name" >/dev/null 2>&1 || missing="$missing $name"
+    command -v "${name%%=*}" >/dev/null 2>&1 || missing="$missing ${name#*=}"
 done
 [ -n "$missing" ] || exit 0
 

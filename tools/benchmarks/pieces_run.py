@@ -3,6 +3,7 @@
 Usage::
 
     python pieces_run.py encode BLOB STORED        # as `bundle create` would
+    python pieces_run.py encode-max BLOB STORED    # … with --compression max
     python pieces_run.py decode STORED BLOB
     python pieces_run.py index BLOB INDEX          # while it is hashed
     python pieces_run.py diff BLOB INDEX STORED    # against the blob of the index
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +28,7 @@ from bundler.archive import codec, delta, pieces  # noqa: E402 - found by the li
 from bundler.archive.codec import Compression, Encoding  # noqa: E402
 from bundler.archive.pieces import Segment  # noqa: E402
 from bundler.archive.rebuild import rebuild  # noqa: E402
-from bundler.chunks.chunker import Chunk, ChunkingReader  # noqa: E402
+from bundler.chunks.chunker import Chunker  # noqa: E402
 from bundler.chunks.index import ChunkIndex, IndexBuilder  # noqa: E402
 from bundler.chunks.recipes import RecipeMaker  # noqa: E402
 from bundler.chunks.regions import element_hint, read_table, regions_of  # noqa: E402
@@ -34,7 +36,7 @@ from registry.digest import Digest  # noqa: E402
 from registry.verify import DigestWriter, digest_stream  # noqa: E402
 
 
-def encode(blob: Path, stored: Path) -> dict[str, Any]:
+def encode(blob: Path, stored: Path, mode: Compression = Compression.AUTO) -> dict[str, Any]:
     """Sample, choose, encode, hash what is stored."""
     size = blob.stat().st_size
     with blob.open("rb") as file, stored.open("wb", buffering=0) as out:
@@ -43,7 +45,7 @@ def encode(blob: Path, stored: Path) -> dict[str, Any]:
         def sample(offset: int, length: int) -> bytes:
             return os.pread(file.fileno(), length, offset)
 
-        choice = codec.choose_encoding(sample, size, mode=Compression.AUTO, hint=hint)
+        choice = codec.choose_encoding(sample, size, mode=mode, hint=hint)
         file.seek(0)
         segments = pieces.encode_stream(file, size, choice, out)
     _write(stored, size, None, segments, encoding=choice.encoding)
@@ -63,11 +65,11 @@ def decode(stored: Path, blob: Path) -> dict[str, Any]:
 def index(blob: Path, target: Path) -> dict[str, Any]:
     """Hash the blob and its chunks in one pass."""
     size = blob.stat().st_size
-    builder = IndexBuilder(target.parent)
+    builder = IndexBuilder()
     with blob.open("rb", buffering=0) as file:
-        regions = list(regions_of(file, size))
+        chunker = Chunker(regions_of(file, size))
         file.seek(0)
-        digest = digest_stream(ChunkingReader(file, regions, [builder.add]), size)
+        digest = digest_stream(file, size, also=[chunker.giving(builder.add)])
     with target.open("wb", buffering=0) as out:
         builder.write(out, digest, size)
     return {"bytes": target.stat().st_size}
@@ -79,15 +81,10 @@ def diff(blob: Path, index_path: Path, stored: Path) -> dict[str, Any]:
     segments = []
     with ChunkIndex(index_path) as base, blob.open("rb", buffering=0) as file:
         maker = RecipeMaker([base])
-        builder = IndexBuilder(stored.parent)
-        regions = list(regions_of(file, size))
+        builder = IndexBuilder()
+        chunker = Chunker(regions_of(file, size))
         file.seek(0)
-
-        def take(chunk: Chunk) -> None:
-            maker.take(chunk)
-            builder.add(chunk)
-
-        digest = digest_stream(ChunkingReader(file, regions, [take]), size)
+        digest = digest_stream(file, size, also=[chunker.giving(builder.add, maker.take)])
         made = maker.finish(digest)
         if made is None:
             return {"operations": 0}
@@ -134,6 +131,7 @@ def _read(stored: Path) -> dict[str, Any]:
 
 _COMMANDS: Final = {
     "encode": encode,
+    "encode-max": partial(encode, mode=Compression.MAX),
     "decode": decode,
     "index": index,
     "diff": diff,
