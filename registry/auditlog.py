@@ -67,6 +67,8 @@ class AuditLog:
 
     def leaf(self, index: int) -> bytes:
         """The stored hash of one entry; raises as :meth:`root`."""
+        if index < 0:
+            raise NotFound(f"the audit log has no entry {index}")
         self._within(index + 1)
         return self._node(merkle.position(0, index))
 
