@@ -163,10 +163,11 @@ def read_volume(
     parts = descriptor.volumes[number - 1]
     with open_source(path) as source:
         reader = ArchiveReader(source)
+        label = Label(descriptor.id, number)
         try:
-            reader.open_first(layout.VOLUME_NAME, Label(descriptor.id, number).to_bytes())
+            reader.open_first(layout.VOLUME_NAME, label.to_bytes())
         except NotABundle:
-            if isinstance(path, Path) and label_of(path) is not None:
+            if isinstance(path, Path) and label_of(path) not in (None, label):
                 raise
             raise MalformedArchive(
                 f"volume {number} does not begin as it was written",

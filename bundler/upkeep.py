@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler.extents import Outline, media_files, outline, ranges
-from bundler.files import check_output
+from bundler.extents import (
+    Outline,
+    media_files,
+    outline,
+    parity_back,
+    parity_front,
+    ranges,
+)
+from bundler.files import check_output, open_regular
 from bundler.finding import find_bundle
 from bundler.media import MediaCheck, check_media
-from bundler.parity import Damage, repair_files, scan
+from bundler.parity import Damage, FileRange, Table, repair_files, scan
 from bundler.volumes import look
+from registry.verify import storage_errors
 from schemas.errors import MalformedDocument, NotFound
 from schemas.render import Meter
 
@@ -42,20 +50,21 @@ class Repaired:
     """What a repair found and did.
 
     Attributes:
-        damage: All of it, before.
+        damage: Bad blocks, before.
+        misshapen: Names of files whose blocks are right, and not what lies around them: something
+            was appended, or the label of a parity volume is damaged.
         written: Volumes that were made again.
-        left: Parity volumes that are damaged or lost; the bundle is whole without them.
     """
 
     damage: Damage
+    misshapen: tuple[str, ...]
     written: tuple[Path, ...]
-    left: tuple[str, ...]
 
 
 def repair_paths(
     paths: Sequence[Path], folder: Path | None, progress: Meter, *, dry_run: bool = False
 ) -> Repaired:
-    """Find damage in a bundle's volumes and make them again.
+    """Find damage in a bundle's volumes, parity volumes too, and make them again.
 
     Nobody's signature is asked for: what comes out is what the bundle's own table says, and an
     import verifies it.
@@ -73,7 +82,7 @@ def repair_paths(
         StorageFull, StorageFailure: As they come.
     """
     media = look(paths)
-    head, volumes = find_bundle(media)
+    head, _ = find_bundle(media)
     seen = outline(head)
     table = seen.table
     if table is None:
@@ -83,24 +92,52 @@ def repair_paths(
     progress.begin("looking for damage", total)
     damage = scan(files, table, progress.advance)
     damage.check()
-    numbers = [number for number in damage.files if number < table.data]
-    outputs = {
-        number: _target(seen, number + 1, volumes.get(number + 1), folder) for number in numbers
-    }
-    left = tuple(damage.names[number] for number in damage.files if number >= table.data)
+    around = _around(seen, table)
+    odd = [n for n in range(table.files) if n not in damage.files and _odd(files[n], around[n])]
+    numbers = [*damage.files, *odd]
+    outputs = {number: _target(seen, table, number, files[number], folder) for number in numbers}
+    misshapen = tuple(damage.names[number] for number in odd)
     if dry_run or not outputs:
-        return Repaired(damage, (), left)
+        return Repaired(damage, misshapen, ())
     for number, path in outputs.items():
-        check_output(path, overwrite=path == volumes.get(number + 1))
+        there = files[number]
+        check_output(path, overwrite=there is not None and path == there.path)
     progress.begin("repairing", sum(table.length(number) for number in numbers))
-    repair_files(files, table, outputs, damage=damage, progress=progress.advance)
-    return Repaired(damage, tuple(outputs.values()), left)
+    repair_files(files, table, outputs, around=around, damage=damage, progress=progress.advance)
+    return Repaired(damage, misshapen, tuple(outputs.values()))
 
 
-def _target(seen: Outline, number: int, there: Path | None, folder: Path | None) -> Path:
-    name = f"{seen.head.stem}.v{number:03}{seen.head.suffix}" if there is None else there.name
-    if folder is not None:
-        if not folder.is_dir():
-            raise NotFound(f"there is no folder {folder}", hint="Make it first")
-        return folder / name
-    return seen.head.with_name(name) if there is None else there
+def _around(seen: Outline, table: Table) -> dict[int, tuple[bytes, bytes]]:
+    """What lies before and after each file's range: of parity volumes, the tar around it."""
+    length = max(table.lengths)
+    frames = dict.fromkeys(range(table.data), (b"", b""))
+    for number in range(table.parity):
+        front = parity_front(seen.descriptor.id, number + 1, length)
+        frames[table.data + number] = (front, parity_back(len(front), length))
+    return frames
+
+
+def _odd(extent: FileRange | None, around: tuple[bytes, bytes]) -> bool:
+    """Whether a file is anything else beside its range."""
+    if extent is None:
+        return False
+    front, back = around
+    with open_regular(extent.path) as file, storage_errors(f"cannot read {extent.path}"):
+        before = file.read(len(front))
+        file.seek(extent.offset + extent.length)
+        return (before, file.read(len(back) + 1)) != around
+
+
+def _target(
+    seen: Outline, table: Table, number: int, there: FileRange | None, folder: Path | None
+) -> Path:
+    if there is None:
+        kind, count = ("v", number) if number < table.data else ("p", number - table.data)
+        path = seen.head.with_name(f"{seen.head.stem}.{kind}{count + 1:03}{seen.head.suffix}")
+    else:
+        path = there.path
+    if folder is None:
+        return path
+    if not folder.is_dir():
+        raise NotFound(f"there is no folder {folder}", hint="Make it first")
+    return folder / path.name

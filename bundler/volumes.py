@@ -77,6 +77,7 @@ class Media:
         copies: Label to all files that have it.
         strangers: Files that were named and are neither.
         unknown: Files in folders that are neither.
+        seen: Device and inode of each.
     """
 
     heads: list[Path] = field(default_factory=list)
@@ -85,6 +86,7 @@ class Media:
     unknown: list[Path] = field(default_factory=list)
     volumes: dict[Label, Path] = field(default_factory=dict)
     copies: dict[Label, list[Path]] = field(default_factory=dict)
+    seen: set[tuple[int, int]] = field(default_factory=set)
 
     @property
     def bundles(self) -> list[str]:
@@ -122,7 +124,7 @@ def look(paths: Iterable[Path]) -> Media:
         NotFound, UsageError, StorageFailure: A path cannot be read.
     """
     media = Media()
-    for path in paths:
+    for path in sorted(paths, key=Path.is_dir):  # what is named first: it stays named
         with storage_errors(f"cannot read {path}"):
             if path.is_dir():
                 for entry in sorted(os.scandir(path), key=lambda e: e.name):
@@ -145,7 +147,11 @@ def label_of(path: Path) -> Label | None:
 
 def _add(media: Media, path: Path, *, named: bool) -> None:
     with open_regular(path) as file:
+        status = os.fstat(file.fileno())
         start = file.read(layout.BLOCK + _LABEL_BYTES)
+    if (status.st_dev, status.st_ino) in media.seen:
+        return  # named, and in a folder that is named too
+    media.seen.add((status.st_dev, status.st_ino))
     label = _label(start)
     if named:
         media.named.add(path)

@@ -235,6 +235,7 @@ def repair_files(
     table: Table,
     outputs: Mapping[int, Path],
     *,
+    around: Mapping[int, tuple[bytes, bytes]] | None = None,
     damage: Damage | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Damage:
@@ -242,12 +243,26 @@ def repair_files(
 
     An output may be the damaged file's own path: it is replaced then, never changed.
 
+    Args:
+        files: See `repair`.
+        table: See `repair`.
+        outputs: Number of a file to where it goes.
+        around: Number of a file to what lies before and after its range.
+        damage: See `repair`.
+        progress: See `repair`.
+
     Raises:
         ContentMismatch, StorageFull, StorageFailure: As :func:`repair`; no output has appeared.
     """
     with ExitStack() as stack:
         sinks = {number: stack.enter_context(new_file(path)) for number, path in outputs.items()}
-        return repair(files, table, sinks, damage=damage, progress=progress)
+        frames = {number: (around or {}).get(number, (b"", b"")) for number in sinks}
+        for number, sink in sinks.items():
+            write_all(sink, frames[number][0])
+        result = repair(files, table, sinks, damage=damage, progress=progress)
+        for number, sink in sinks.items():
+            write_all(sink, frames[number][1])
+        return result
 
 
 def patch_files(

@@ -109,15 +109,21 @@ def repaired(out: Output, result: Repaired, *, dry_run: bool) -> None:
         out.line(
             f"damaged  {damage.names[number]}  {count} of {damage.table.blocks(number)} blocks"
         )
+    for name in result.misshapen:
+        out.line(f"changed  {name}  its blocks are right, what lies around them is not")
     for path in result.written:
         out.line(f"wrote    {path}")
-    if not damage.count:
+    if not damage.count and not result.misshapen:
         out.line("nothing is damaged")
     elif dry_run:
         out.line("all of it can be repaired")
-    for name in result.left:
-        out.note(f"{name} is damaged, and left so: the bundle is whole without it")
-    out.result({**damage.document(), "written": [str(path) for path in result.written]})
+    out.result(
+        {
+            **damage.document(),
+            "misshapen": list(result.misshapen),
+            "written": [str(path) for path in result.written],
+        }
+    )
 
 
 def verified(out: Output, result: Verified) -> None:
