@@ -17,13 +17,14 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from securesystemslib.exceptions import UnverifiedSignatureError
-from securesystemslib.signer import Key, SSlibKey
+from securesystemslib.signer import Key, Signer, SSlibKey
+from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
 from bundler.trust import names
 from schemas import limits, strictjson
-from schemas.errors import BadSignature, MalformedArchive, MalformedDocument
+from schemas.errors import BadSignature, MalformedArchive, MalformedDocument, SealiftError
 
 if TYPE_CHECKING:
     from jsonschema_rs import Draft202012Validator
@@ -180,6 +181,20 @@ def check_signatures(
                 why=f"{count} of {wanted.threshold} by keys that {delegator.type}"
                 f" v{delegator.version} names",
             )
+
+
+def add_signature(metadata: Metadata[Any], signer: Signer) -> None:
+    """Sign, beside the signatures that are there.
+
+    Raises:
+        KeyUnavailable: The key is in hardware, which refuses or is gone.
+    """
+    try:
+        metadata.sign(signer, append=True)
+    except UnsignedMetadataError as error:
+        if isinstance(error.__cause__, SealiftError):
+            raise error.__cause__ from None
+        raise
 
 
 def delegations(targets: Signed) -> Iterator[str]:

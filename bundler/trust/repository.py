@@ -365,7 +365,7 @@ class Repository:
         wanted = [delegator.get_delegated_role(role) for delegator in delegators]
         keyids = tuple(dict.fromkeys(keyid for each in wanted for keyid in each.keyids))
         for signer in self._at_hand(role, keyids, signers):
-            metadata.sign(signer, append=True)
+            envelope.add_signature(metadata, signer)
         for each in wanted if not self._partly else ():
             found = metadata.signatures.keys() & set(each.keyids)
             if len(found) < each.threshold:

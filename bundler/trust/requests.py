@@ -161,11 +161,17 @@ def known_roots(own: Mapping[int, bytes]) -> Known:
     """By the roots that the holder's own folder has."""
 
     def look(roots: Mapping[int, bytes]) -> Digest:
-        if any(roots.get(number) != data for number, data in own.items()):
+        if roots.get(1) != own[1]:
             raise TrustMissing(
-                "the request comes from another publisher, or from before the newest root",
-                why="its roots are not those of the publisher's folder here",
-                hint="Have the request made again; or give --fingerprint if it is another's",
+                "the request comes from another publisher",
+                why="its first root is not that of the publisher's folder here",
+                hint="Give --fingerprint or --root if you sign for somebody else",
+            )
+        if any(roots.get(number) != data for number, data in own.items()):
+            raise UsageError(
+                "the request does not follow the newest root here",
+                why=f"which is v{max(own)}",
+                hint="Have the request made and signed again",
             )
         return Digest.of(own[max(own)])
 
@@ -298,7 +304,7 @@ def add_signature(reviewed: Review, signer: Signer) -> tuple[SignRequest, tuple[
         if keyid not in asked.keyids or keyid in asked.item.signers:
             continue
         metadata: Metadata[Any] = Metadata.from_bytes(asked.item.data)
-        metadata.sign(signer, append=True)
+        envelope.add_signature(metadata, signer)
         proposed[names.member_name(role, asked.item.version)] = metadata.to_bytes()
         done.append(role)
     if not done:
