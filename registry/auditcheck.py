@@ -110,16 +110,15 @@ class _Findings:
 
     def merged(self) -> tuple[Finding, ...]:
         """Removed here and inserted there is moved; neighbours that are gone are one finding."""
-        removed = {leaf: f for f, leaf in self._found if f.kind == REMOVED and leaf}
-        inserted = {leaf: f for f, leaf in self._found if f.kind == INSERTED}
-        moved = removed.keys() & inserted.keys()
+        pairs = self._pairs()
+        taken = set(pairs.values())
         result: list[Finding] = []
-        for each, leaf in self._found:
+        for number, (each, _) in enumerate(self._found):
             finding = each
-            if leaf in moved:
-                if each.kind == INSERTED:
-                    continue
-                place = inserted[leaf].index
+            if number in taken:
+                continue
+            if number in pairs:
+                place = self._found[pairs[number]][0].index
                 text = f"entry {each.index} was moved: it lies at place {place}"
                 finding = Finding(MOVED, each.index, place, text)
             before = result[-1] if result else None
@@ -133,6 +132,18 @@ class _Findings:
             else:
                 result.append(finding)
         return tuple(_worded(finding) for finding in result)
+
+    def _pairs(self) -> dict[int, int]:
+        """What was removed, and the same entry inserted elsewhere: each one once."""
+        inserted: dict[bytes, deque[int]] = {}
+        for number, (finding, leaf) in enumerate(self._found):
+            if finding.kind == INSERTED:
+                inserted.setdefault(leaf, deque()).append(number)
+        return {
+            number: inserted[leaf].popleft()
+            for number, (finding, leaf) in enumerate(self._found)
+            if finding.kind == REMOVED and inserted.get(leaf)
+        }
 
 
 def _worded(finding: Finding) -> Finding:

@@ -59,18 +59,18 @@ class AuditLog:
             NotFound: The log is shorter.
             StoreDamaged: A node is missing.
         """
-        return merkle.root(self._within(size), self._node)
+        return merkle.root(self._within(size), self.node)
 
     def peaks(self, size: int | None = None) -> merkle.Peaks:
         """What it takes to go on from the first ``size`` entries; raises as :meth:`root`."""
-        return merkle.Peaks.stored(self._within(size), self._node)
+        return merkle.Peaks.stored(self._within(size), self.node)
 
     def leaf(self, index: int) -> bytes:
         """The stored hash of one entry; raises as :meth:`root`."""
         if index < 0:
             raise NotFound(f"the audit log has no entry {index}")
         self._within(index + 1)
-        return self._node(merkle.position(0, index))
+        return self.node(merkle.position(0, index))
 
     def inclusion(self, index: int, size: int | None = None) -> list[bytes]:
         """The audit path of an entry in the first ``size`` ones (RFC 6962 §2.1.1).
@@ -82,7 +82,7 @@ class AuditLog:
         size = self._within(size)
         if not 0 <= index < size:
             raise NotFound(f"the audit log has no entry {index}", why=f"it has {size}")
-        return merkle.inclusion(index, size, self._node)
+        return merkle.inclusion(index, size, self.node)
 
     def consistency(self, old: int, size: int | None = None) -> list[bytes]:
         """That the log of ``size`` entries continues that of ``old`` ones (RFC 6962 §2.1.2).
@@ -96,7 +96,7 @@ class AuditLog:
             raise NotFound(
                 f"nothing can be proven about a log of {old} entries", why=f"this one has {size}"
             )
-        return merkle.consistency(old, size, self._node)
+        return merkle.consistency(old, size, self.node)
 
     def _within(self, size: int | None) -> int:
         there = self.size
@@ -106,7 +106,12 @@ class AuditLog:
             raise NotFound(f"the audit log has no {size} entries", why=f"it has {there}")
         return size
 
-    def _node(self, position: int) -> bytes:
+    def node(self, position: int) -> bytes:
+        """A stored hash (:func:`registry.merkle.position`).
+
+        Raises:
+            StoreDamaged: It is missing.
+        """
         rows = list(self._query("SELECT hash FROM audit_nodes WHERE position = ?", position))
         if not rows:
             raise StoreDamaged(
@@ -212,7 +217,7 @@ def append(query: Query, at: int, document: bytes) -> int:
     log = AuditLog(query)
     size = log.size
     query("INSERT INTO audit_log (seq, at, document) VALUES (?, ?, ?)", size + 1, at, document)
-    _grow(query, log.peaks(size), document)
+    _store(query, size, merkle.completed(size, merkle.leaf_hash(document), log.node))
     return size
 
 
@@ -220,10 +225,10 @@ def take_in(query: Query) -> None:
     """Build the tree over entries from before there was one; for the migration."""
     peaks = merkle.Peaks()
     for _, document in AuditLog(query).rows():
-        _grow(query, peaks, document)
+        _store(query, peaks.size, peaks.append(merkle.leaf_hash(document)))
 
 
-def _grow(query: Query, peaks: merkle.Peaks, document: bytes) -> None:
-    start = merkle.stored_nodes(peaks.size)
-    for offset, found in enumerate(peaks.append(merkle.leaf_hash(document))):
+def _store(query: Query, size: int, fresh: Iterable[bytes]) -> None:
+    start = merkle.stored_nodes(size)
+    for offset, found in enumerate(fresh):
         query("INSERT INTO audit_nodes VALUES (?, ?)", start + offset, found)

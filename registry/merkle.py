@@ -105,6 +105,19 @@ def peak_positions(start: int, end: int) -> list[int]:
     return found
 
 
+def completed(size: int, leaf: bytes, stored: Stored) -> list[bytes]:
+    """What a leaf adds to a stored tree of ``size`` leaves, in the order in which it is stored.
+
+    Reads what the leaf completes and nothing else: one hash on average.
+    """
+    fresh, level = [leaf], 0
+    while size >> level & 1:
+        left = stored(position(level, (size >> level) - 1))
+        fresh.append(node_hash(left, fresh[-1]))
+        level += 1
+    return fresh
+
+
 def root(size: int, stored: Stored) -> bytes:
     """The root of the first ``size`` leaves of a stored tree."""
     return _range(0, size, stored)

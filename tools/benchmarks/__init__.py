@@ -16,5 +16,6 @@ FIGURES: Final = {
     "compression": "compression",
     "delta": "delta",
     "parity": "parity",
+    "audit": "audit",
     "fuzz": "fuzzing",
 }

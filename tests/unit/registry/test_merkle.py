@@ -69,7 +69,9 @@ def grow(entries: Sequence[bytes]) -> tuple[merkle.Peaks, list[bytes]]:
     """The tree, and all that is stored of it."""
     peaks, nodes = merkle.Peaks(), list[bytes]()
     for entry in entries:
+        wanted = merkle.completed(peaks.size, merkle.leaf_hash(entry), nodes.__getitem__)
         nodes += peaks.append(merkle.leaf_hash(entry))
+        assert nodes[-len(wanted) :] == wanted
     return peaks, nodes
 
 
