@@ -1,4 +1,4 @@
-"""Linux calls that the standard library lacks: ``fallocate`` and ``sync_file_range``.
+"""Linux calls that the standard library lacks: ``fallocate``, ``sync_file_range``, ``syncfs``.
 
 ``os.posix_fallocate`` will not do: where a file system cannot preallocate, glibc emulates it by
 writing into every block, which doubles the work. All calls here are hints on such systems.
@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 _SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h: start writing dirty pages out, do not wait
@@ -57,6 +58,21 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
     call = getattr(_libc(), "sync_file_range", None)
     if call is not None:
         call(fd, ctypes.c_int64(offset), ctypes.c_int64(length), _SYNC_FILE_RANGE_WRITE)
+
+
+def sync_file_system(folder: Path) -> None:
+    """Write out everything of a folder's file system at once.
+
+    Only a hint, made before many files are synced one by one: these syncs tell of a broken disk,
+    and each has little left to do.
+    """
+    call = getattr(_libc(), "syncfs", None)
+    if call is not None:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            call(fd)
+        finally:
+            os.close(fd)
 
 
 def position(fd: int) -> int | None:

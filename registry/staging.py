@@ -16,10 +16,12 @@ import secrets
 import time
 from collections.abc import Callable, Collection
 from collections.abc import Set as AbstractSet
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
+from registry import linuxio
 from registry.digest import Digest
 from registry.locks import try_lock
 from registry.verify import Readable, copy_verified, storage_errors
@@ -28,6 +30,9 @@ from schemas.errors import AlreadyExists, InvalidName, StorageFailure, StoreBusy
 
 _LOCK: Final = ".lock"
 _PART: Final = ".part"
+_FEW: Final = 16  # files that are as quickly synced one by one
+_LOOSE_BLOBS: Final = 4096  # unsynced at most; what an interruption costs, with their bytes
+_LOOSE_BYTES: Final = 32 * limits.MIB
 _KEPT: Final = "kept-"
 _BATCH: Final = re.compile(r"[a-z0-9-]{1,64}")
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -75,6 +80,8 @@ class StagingArea:
         self._folder: Path | None = None
         self._lock_fd = -1
         self._waiting: set[Digest] = set()
+        self._loose: set[Digest] = set()  # of these, not synced yet
+        self._loose_bytes = 0
         self._bytes_added = 0
 
     def __enter__(self) -> Self:
@@ -123,6 +130,14 @@ class StagingArea:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        try:
+            if self._kept and self._folder is not None:
+                with suppress(StorageFailure) if error else nullcontext():
+                    self.settle()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
         folder, self._folder = self._folder, None
         if folder is None:
             return
@@ -133,6 +148,7 @@ class StagingArea:
         finally:
             os.close(self._lock_fd)
             self._waiting.clear()
+            self._loose.clear()
 
     @property
     def folder(self) -> Path:
@@ -156,7 +172,12 @@ class StagingArea:
         return self._bytes_added
 
     def path(self, digest: Digest) -> Path:
-        """Where the blob waits, or would wait."""
+        """Where the blob waits, or would wait; :meth:`settle` may move it."""
+        if digest in self._loose:
+            return self.part(digest)
+        return self._settled(digest)
+
+    def _settled(self, digest: Digest) -> Path:
         return self.folder / f"{digest.algorithm}-{digest.hex}"
 
     def add(
@@ -167,10 +188,12 @@ class StagingArea:
         progress: Callable[[int], None] | None = None,
         *,
         at_end: bool = False,
+        durable: bool = True,
     ) -> Path:
         """Take exactly ``size`` bytes from ``source``, verified and on the disk when it returns.
 
-        After an error nothing of this blob is left; the others stay.
+        After an error nothing of this blob is left; the others stay. What need not be ``durable``
+        yet is so after :meth:`settle`.
 
         Raises:
             AlreadyExists: The blob is here already.
@@ -186,13 +209,14 @@ class StagingArea:
             fd = os.open(path, _CREATE, 0o444)
             try:
                 copy_verified(source, fd, digest, size, progress=progress, at_end=at_end)
-                os.fsync(fd)
+                if durable:
+                    os.fsync(fd)
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
             finally:
                 os.close(fd)
-        self.accept(digest, size)
+        self.accept(digest, size, durable=durable)
         return self.path(digest)
 
     def discard(self) -> None:
@@ -203,27 +227,61 @@ class StagingArea:
         """Where an unfinished blob grows; :meth:`accept` makes it one that waits."""
         return self.folder / f"{digest.algorithm}-{digest.hex}{_PART}"
 
-    def accept(self, digest: Digest, size: int) -> None:
-        """Take over a blob that grew in :meth:`part`; the caller has verified and synced it.
+    def accept(self, digest: Digest, size: int, *, durable: bool = True) -> None:
+        """Take over a blob that grew in :meth:`part`; the caller has verified it.
+
+        Args:
+            digest: Of the blob.
+            size: In bytes.
+            durable: Whether the caller has synced it, too; else :meth:`settle` will. For small
+                blobs, of which many are synced together in the time that each alone would take.
 
         Raises:
             StorageFailure: It cannot be renamed.
         """
-        with storage_errors(f"cannot store blob {digest.short}"):
-            part = self.part(digest)
-            part.chmod(0o444)
-            part.replace(self.path(digest))
-            sync_folder(self.folder)
+        if durable:
+            with storage_errors(f"cannot store blob {digest.short}"):
+                self._name(digest)
+                sync_folder(self.folder)
+        else:
+            self._loose.add(digest)
+            self._loose_bytes += size
         self._waiting.add(digest)
         self._bytes_added += size
+        if len(self._loose) > _LOOSE_BLOBS or self._loose_bytes > _LOOSE_BYTES:
+            self.settle()
+
+    def settle(self) -> None:
+        """Make durable what was accepted without; only then it gets the name of one that waits.
+
+        Raises:
+            StorageFull, StorageFailure: It cannot be written out, or renamed.
+        """
+        if not self._loose:
+            return
+        with storage_errors("cannot store the blobs"):
+            if len(self._loose) > _FEW:
+                linuxio.sync_file_system(self.folder)  # then each file's sync finds little left
+            for digest in self._loose:
+                _sync_file(self.part(digest))
+            for digest in self._loose:
+                self._name(digest)
+            sync_folder(self.folder)
+        self._loose.clear()
+        self._loose_bytes = 0
+
+    def _name(self, digest: Digest) -> None:
+        part = self.part(digest)
+        part.chmod(0o444)
+        part.replace(self._settled(digest))
 
     def add_bytes(self, data: bytes) -> Digest:
-        """Take bytes at hand; returns their digest. Equal bytes may come again."""
+        """Take bytes at hand, to be settled; returns their digest. Equal bytes may come again."""
         from io import BytesIO
 
         digest = Digest.of(data)
         if digest not in self._waiting:
-            self.add(BytesIO(data), digest, len(data))
+            self.add(BytesIO(data), digest, len(data), durable=False)
         return digest
 
     def claim(self, digest: Digest, size: int) -> bool:
@@ -261,6 +319,7 @@ class StagingArea:
         Raises:
             StorageFailure: A rename or fsync failed.
         """
+        self.settle()
         folders = set()
         with storage_errors("cannot install the blobs"):
             moved = sorted(self._waiting if only is None else self._waiting & set(only))
@@ -294,6 +353,14 @@ def make_folder(folder: Path) -> None:
     if not folder.is_dir():
         folder.mkdir(mode=0o700, exist_ok=True)
         sync_folder(folder.parent)
+
+
+def _sync_file(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def sync_folder(folder: Path) -> None:
