@@ -245,8 +245,11 @@ class Assembly:
     def _keep(self, entry: Entry, fd: int) -> None:
         """The blob is right: it waits from now on."""
         os.ftruncate(fd, entry.size)
-        os.fsync(fd)
-        self._area.accept(entry.digest, entry.size)
+        # Many small ones are synced together; a delta's stored bytes go as soon as it is accepted.
+        durable = entry.size >= limits.CODED_BYTES or entry.encoding == DELTA
+        if durable:
+            os.fsync(fd)
+        self._area.accept(entry.digest, entry.size, durable=durable)
 
     def _start_anew(self, entry: Entry) -> None:
         """What was recorded of a blob turned out wrong."""

@@ -130,6 +130,7 @@ def assemble(
                 digests = {part.entry.digest for part in parts if assembly.lacks(part)} & wanted
                 if digests:
                     read_volume(head.descriptor, number, volumes[number], digests, take)
+                    area.settle()  # its stick may go back into the drawer
         else:
             reader = head.trusted.reader
             for entry in head.large:
