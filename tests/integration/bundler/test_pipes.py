@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bundler.trusting import pin
 from bundler.trust.publisher import Publisher
+from bundler.trusting import pin
 from tests.support.bundle_simulator import twin
 from tests.support.publisher_simulator import Simulator
 from tests.support.site import Site, check_line, check_sound
@@ -152,11 +152,22 @@ def test_reader_that_goes_away(shared: Sides) -> None:
     check_line(json.loads(err)["error"])
 
 
-def test_volumes_cannot_be_piped(shared: Sides) -> None:
-    process = shared.create("--volume-size", "2M", "--json")
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("--volume-size", "2M"), "volumes cannot go"),
+        (("--volume-size", "2M", "--parity", "1"), "volumes cannot go"),
+        (("--parity", "1"), "--parity needs volumes"),
+        (("--check-media",), "cannot be read back"),
+    ],
+)
+def test_what_no_pipe_can_have(argv: tuple[str, ...], words: str, shared: Sides) -> None:
+    process = shared.create(*argv, "--json")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, b"")
-    check_line(json.loads(err)["error"])
+    error = json.loads(err)["error"]
+    check_line(error)
+    assert words in error["what"]
 
 
 def test_terminal_gets_no_bundle(shared: Sides) -> None:
