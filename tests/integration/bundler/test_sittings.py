@@ -569,8 +569,8 @@ def test_power_lost_at_every_step(
         bring(target, stick)
         assert check_sound(target.home) == NAMES
         assert staged(target) == []
-    print(dict(lost))
-    assert lost["whole"] > 20
+    assert lost["whole"] > 5  # else the test tests nothing
+    assert lost["zeroed"] + lost["gone"] > 20
 
 
 class PowerLost(BaseException):
