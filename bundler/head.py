@@ -20,7 +20,7 @@ from datetime import datetime
 from functools import cache
 from typing import BinaryIO
 
-from bundler import checks
+from bundler import checks, supplements
 from bundler.advisories.applying import signed_list
 from bundler.archive.reader import ArchiveReader
 from bundler.contents import Entry
@@ -163,7 +163,9 @@ def trust_front(
     floor = catalogue.clock_floor()
     trust = verify_bundle_trust(state, files, now=now, floor=floor, allowance=allowance)
     _compare(trust.target(BUNDLE_TARGET), Digest.of(descriptor), len(descriptor))
-    return TrustedHead(front.reader, BundleDescriptor.from_bytes(descriptor), trust, state)
+    described = BundleDescriptor.from_bytes(descriptor)
+    supplements.check(catalogue.supplements(state.anchor), trust.versions, described)
+    return TrustedHead(front.reader, described, trust, state)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from bundler import supplements
 from bundler.advisories.applying import Applied, apply
 from bundler.clock import parse_rfc3339
 from bundler.descriptor import BundleDescriptor, BundledModel
@@ -393,8 +394,8 @@ def _commit(
         if verified.applied is not None:
             verified.applied.commit(tx, [m.bundled.manifest.digest for m in verified.models])
         gate.claim(tx, names, trust.new_state.fingerprint)
-        if descriptor.supplements is None:  # else an older bundle is to follow
-            tx.set_trust(trust.new_state.anchor, trust.new_state)
+        seen = store.catalogue.supplements(verified.trusted_before.anchor)
+        supplements.commit(tx, seen, descriptor, trust, verified.trusted_before)
         complete = recording.keep(store, tx, attempt, record, late)
         issued = parse_rfc3339(descriptor.issued_at)
         tx.set_clock_floor(*after_import(trust.reference_time, trust.clock, issued))

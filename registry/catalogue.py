@@ -20,7 +20,14 @@ from registry.auditlog import AuditLog
 from registry.database import connect, database_errors, from_microseconds, microseconds
 from registry.digest import Digest
 from registry.oci import Descriptor, Manifest
-from registry.records import Anchor, AuditEntry, ImportRecord, ModelRecord, TrustState
+from registry.records import (
+    Anchor,
+    AuditEntry,
+    ImportRecord,
+    ModelRecord,
+    Supplement,
+    TrustState,
+)
 from registry.reference import Reference
 from registry.withdrawals import Withdrawals
 from schemas.errors import InvalidName, NotFound, StorageFailure
@@ -232,6 +239,14 @@ class Catalogue:
         return TrustState(
             anchor, fingerprint, dict(roots), dict(others), least[0][0] if least else 0
         )
+
+    def supplements(self, anchor: str) -> list[Supplement]:
+        """What was seen of bundles that top up older ones, by the older one's id."""
+        rows = self._rows(
+            "SELECT bundle, versions, names FROM supplements WHERE anchor = ? ORDER BY bundle",
+            anchor,
+        )
+        return [Supplement(b, json.loads(v), json.loads(n)) for b, v, n in rows]
 
     @property
     def withdrawals(self) -> Withdrawals:

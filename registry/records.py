@@ -57,6 +57,21 @@ class Anchor:
 
 
 @dataclass(frozen=True, slots=True)
+class Supplement:
+    """What a bundle showed that tops up an older one, which has yet to come.
+
+    Attributes:
+        bundle: Id of the older one.
+        versions: Role to version of the newer one's metadata.
+        names: Model to manifest digest, as the newer one named them.
+    """
+
+    bundle: str
+    versions: Mapping[str, int] = field(hash=False)
+    names: Mapping[str, str] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class TrustState:
     """All TUF metadata that this site trusts under one anchor.
 

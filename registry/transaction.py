@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,7 +12,7 @@ from registry.auditlog import AuditLog, append
 from registry.database import database_errors, from_microseconds, microseconds, now, rfc3339
 from registry.digest import Digest
 from registry.oci import Descriptor, Manifest
-from registry.records import Checkpoint, SignedReceipt, TrustState
+from registry.records import Checkpoint, SignedReceipt, Supplement, TrustState
 from registry.reference import Reference
 from registry.withdrawals import WithdrawalWriter
 from schemas import limits, strictjson
@@ -254,6 +255,20 @@ class Transaction:
         self._execute("DELETE FROM trust_minimums WHERE anchor = ?", anchor)
         if state.least_timestamp:
             self._execute("INSERT INTO trust_minimums VALUES (?, ?)", anchor, state.least_timestamp)
+
+    def put_supplement(self, anchor: str, supplement: Supplement) -> None:
+        """Note what a bundle showed that tops up an older one, in place of an earlier note."""
+        self._execute(
+            "INSERT OR REPLACE INTO supplements VALUES (?, ?, ?, ?)",
+            anchor,
+            supplement.bundle,
+            json.dumps(dict(supplement.versions), sort_keys=True),
+            json.dumps(dict(supplement.names), sort_keys=True),
+        )
+
+    def remove_supplement(self, anchor: str, bundle: str) -> None:
+        """Forget it: the trusted state has come so far."""
+        self._execute("DELETE FROM supplements WHERE anchor = ? AND bundle = ?", anchor, bundle)
 
     def claim_namespace(self, namespace: str, fingerprint: Digest) -> Digest:
         """Whose a namespace is from now on: who claims it first has it.

@@ -12,6 +12,7 @@ from bundler.clock import rfc3339
 from bundler.descriptor import BundleDescriptor
 from bundler.evidence.attempt import Attempt, host, tool_digest
 from bundler.inventory import report
+from bundler.supplements import holds_back
 from bundler.trust.clock import reference_time
 from bundler.trust.envelope import read as read_metadata
 from bundler.trust.names import ROOT
@@ -73,7 +74,7 @@ def accepted(
     }
     if waiting:
         document["waiting"] = list(waiting)
-    if verified.descriptor.supplements is None:
+    if not holds_back(verified.descriptor, trust.versions, verified.trusted_before):
         document["trust"]["after"] = _versions(trust.new_state)
     return document
 
