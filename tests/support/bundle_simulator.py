@@ -298,10 +298,16 @@ def forge(
             Member.of("oci-layout", LAYOUT),
             *(Member.of(f"sealift/trust/{n}", d) for n, d in simulator.issue().items()),
             Member.of("sealift/bundle.json", table_bytes),
+            *_withdrawn(simulator),
             Member.of("index.json", _index(table, index)),
             *_blobs(table, known),
         ]
     )
+
+
+def _withdrawn(simulator: Simulator) -> list[Member]:
+    data = simulator.withdrawn
+    return [] if data is None else [Member.of("sealift/withdrawn.json", data)]
 
 
 def _sign(simulator: Simulator, model: Forgery, document: dict[str, Any], data: bytes) -> None:

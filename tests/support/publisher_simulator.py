@@ -40,6 +40,8 @@ DELEGATED: Final = ("bundle", LIBRARY, ACME)
 MODEL: Final = "models/library/smollm2/135m/manifest.json"
 ACME_MODEL: Final = "models/acme/tiny/1/manifest.json"
 DESCRIPTOR: Final = "bundle/bundle.json"
+ADVISORIES: Final = "advisories"
+WITHDRAWN: Final = "advisories/withdrawn.json"
 
 Encoder = Callable[[Metadata[Any]], bytes]
 
@@ -52,6 +54,7 @@ class Simulator:
         signed: Role to its current payload; change it before :meth:`issue`.
         encode: Role to how its file is written, where not as TUF does.
         roots: The files of all root versions, from 1.
+        withdrawn: The list of withdrawals that a bundle carries; None for none.
     """
 
     def __init__(self, *, now: datetime = NOW) -> None:
@@ -59,6 +62,7 @@ class Simulator:
         self.keys = {role: [CryptoSigner.generate_ecdsa()] for role in ("root", *ONLINE)}
         self.encode: dict[str, Encoder] = {}
         self.roots: list[bytes] = []
+        self.withdrawn: bytes | None = None
         expires = now + YEAR
         root = Root(expires=expires, consistent_snapshot=True)
         for role in ("root", "timestamp", "snapshot", "targets"):
@@ -131,9 +135,19 @@ class Simulator:
             target.unrecognized_fields["custom"] = dict(custom)
         self.signed[role].targets[path] = target
 
+    def withdraw(self, data: bytes, *, role: str = ADVISORIES) -> None:
+        """Have a list of withdrawals signed, by a role that is made where there is none."""
+        if role not in self.signed:
+            self.keys[role] = [CryptoSigner.generate_ecdsa()]
+            self.signed[role] = Targets(expires=self.signed["bundle"].expires)
+        self.signed["targets"] = deepcopy(self.signed["targets"])
+        _delegate(self.signed["targets"], role, "advisories/*", self.keys[role])
+        self.add_target(role, WITHDRAWN, data)
+        self.withdrawn = data
+
     def bump(self, *roles: str) -> None:
         """Raise the versions of roles, all of them by default."""
-        for role in roles or ONLINE:
+        for role in roles or self.signed:
             self.signed[role].version += 1
 
     def issue(self, *, list_members: bool = True) -> dict[str, bytes]:
@@ -144,7 +158,7 @@ class Simulator:
         """
         files = {f"{n}.root.json": data for n, data in enumerate(self.roots, 1)}
         listed: dict[str, MetaFile] = {}
-        for role in ("targets", *DELEGATED):
+        for role in (role for role in self.signed if role not in ("timestamp", "snapshot")):
             files |= self._file(role, listed)
         if list_members:
             self.signed["snapshot"].meta = listed
