@@ -72,8 +72,8 @@ def store(
     """
     if source.size < limits.CODED_BYTES and source.delta is None:
         # Decided again sooner than read, and there may be very many of them.
-        entry = _make(source, compression, piece, bench, progress)
-        return Stored(entry, source.label, source.open)
+        plain = _make(source, compression, piece, bench, progress)
+        return Stored(plain, source.label, source.open)
     entry = bench.entry(source.digest)
     if entry is None or not _usable(entry, source, bench):
         entry = _make(source, compression, piece, bench, progress)
