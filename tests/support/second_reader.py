@@ -68,12 +68,18 @@ def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     with path.open("rb") as file:
         tar = Tar(file)
         assert tar.member("oci-layout", len(LAYOUT)) == LAYOUT
+        withdrawn: dict[str, Any] | None = None
         while True:
             name, data = tar.unknown()
             if name == "sealift/bundle.json":
                 break
+            if name.endswith(".advisories.json"):
+                withdrawn = json.loads(data)["signed"]["targets"].get("advisories/withdrawn.json")
             assert re.fullmatch(r"sealift/trust/([0-9]+\.)?[a-z0-9-]+\.json", name)
         descriptor = json.loads(data)
+        if withdrawn is not None:
+            data = tar.member("sealift/withdrawn.json", withdrawn["length"])
+            assert withdrawn["hashes"]["sha256"] == hashlib.sha256(data).hexdigest()
         index = _index(descriptor)
         assert tar.member("index.json", len(index)) == index
         if bom := descriptor.get("bom"):
@@ -111,9 +117,7 @@ def _small(tar: Tar, descriptor: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     """Manifests, then what they name: of models the config, of referrers all."""
     models = descriptor["models"]
     manifests = {model["manifest"]["digest"]: model["manifest"] for model in models}
-    referrers = {
-        each["digest"]: model for model in models for each in model.get("referrers", ())
-    }
+    referrers = {each["digest"]: model for model in models for each in model.get("referrers", ())}
     small: set[str] = set()
     for entry in descriptor["contents"]:
         if entry["digest"] not in manifests.keys() | referrers.keys() | small:
