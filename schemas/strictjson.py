@@ -42,7 +42,8 @@ def parse(data: bytes, *, what: str, max_bytes: int, depth: int = limits.JSON_DE
         raise MalformedDocument(f"{what} is nested too deeply") from None
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both of this kind
         raise MalformedDocument(f"{what} is not acceptable JSON", why=str(error)) from None
-    _check_tree(value, what, depth)
+    # Bytes that are UTF-8 hold no surrogates, so half a pair can only come out of an escape.
+    _check_tree(value, what, depth, texts=b"\\u" in data)
     return value
 
 
@@ -84,21 +85,21 @@ def _bounded_int(text: str) -> int:
     return value
 
 
-def _check_tree(value: object, what: str, depth: int) -> None:
+def _check_tree(value: object, what: str, depth: int, *, texts: bool) -> None:
     stack = [(value, 0)]
     while stack:
         node, level = stack.pop()
-        if isinstance(node, str):
-            _check_text(node, what)
-        elif isinstance(node, dict | list):
+        if isinstance(node, dict | list):
             if level >= depth:
                 raise MalformedDocument(f"{what} is nested too deeply", why=f"more than {depth}")
-            if isinstance(node, dict):
+            if texts and isinstance(node, dict):
                 for key in node:
                     _check_text(key, what)
-                stack.extend((child, level + 1) for child in node.values())
-            else:
-                stack.extend((child, level + 1) for child in node)
+            children = node.values() if isinstance(node, dict) else node
+            kinds = (dict, list, str) if texts else (dict, list)
+            stack.extend((child, level + 1) for child in children if isinstance(child, kinds))
+        elif isinstance(node, str) and texts:
+            _check_text(node, what)
 
 
 def _check_text(text: str, what: str) -> None:
