@@ -39,7 +39,7 @@ _FRAME: Final = re.compile(
 _HEAD_CHARS: Final = len("SEALIFT/1/") + 16 + 2 * 5 + 8 + 2
 _LENGTH: Final = struct.Struct(">H")
 _QUIET: Final = 4  # modules around a code (ISO/IEC 18004 §6.3.8)
-_LEAST_VERSION: Final = 6  # below, the header outweighs the chunk
+_LEAST_VERSION: Final = 4  # fits 80 columns by 24 lines; below, the header outweighs the chunk
 _MOST_VERSION: Final = 40
 PNG_VERSION: Final = 25  # 117 modules: what phones read off paper and screens without trouble
 
@@ -67,7 +67,7 @@ def frames(data: bytes, *, version: int = PNG_VERSION) -> list[str]:
 
     Args:
         data: A report's file.
-        version: QR version, 6 to 40; larger codes are fewer and harder to read.
+        version: QR version, 4 to 40; larger codes are fewer and harder to read.
 
     Raises:
         MalformedDocument: No report.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import select
 import subprocess
 import sys
 import sysconfig
+import termios
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,10 +26,17 @@ ON_A_TERMINAL = (
 
 
 class Terminal:
-    """One run of ``sealift``."""
+    """One run of ``sealift``; ``size`` is in rows and columns."""
 
-    def __init__(self, environment: Mapping[str, str], *arguments: str) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *arguments: str,
+        size: tuple[int, int] | None = None,
+    ) -> None:
         self.master, slave = pty.openpty()
+        if size is not None:
+            termios.tcsetwinsize(slave, size)
         self.process = subprocess.Popen(
             [sys.executable, "-c", ON_A_TERMINAL, SEALIFT, *arguments],
             env={**environment, "TERM": "vt100"},
@@ -37,6 +46,7 @@ class Terminal:
         )
         os.close(slave)
         self.seen = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def expect(self, text: str, seconds: float = 30) -> str:
         """What was shown up to and including ``text``."""
@@ -44,7 +54,7 @@ class Terminal:
         while text not in self.seen:
             ready = select.select([self.master], [], [], deadline - time.monotonic())[0]
             assert ready, f"{text!r} did not come; seen: {self.seen!r}"
-            self.seen += os.read(self.master, 4096).decode()
+            self.seen += self._decoder.decode(os.read(self.master, 4096))
         before, _, self.seen = self.seen.partition(text)
         return before + text
 
@@ -67,7 +77,7 @@ class Terminal:
         deadline = time.monotonic() + seconds
         while text not in self.seen and (left := deadline - time.monotonic()) > 0:
             if select.select([self.master], [], [], left)[0]:
-                self.seen += os.read(self.master, 4096).decode()
+                self.seen += self._decoder.decode(os.read(self.master, 4096))
         return text in self.seen
 
     def end(self) -> int:
