@@ -45,12 +45,18 @@ class Chat:
         tools: JSON descriptions as the client sent them, for the template.
         template: A Jinja template instead of the model's own.
         context: Token ids that come before (``/api/generate``'s ``context``).
+        think: Whether the model shall think first; None leaves it to the template.
+        must_call: Names of tools of which one must be called; empty if none must.
+        parallel: Whether several calls may be made at once.
     """
 
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
     template: str | None = None
     context: tuple[int, ...] = ()
+    think: bool | None = None
+    must_call: tuple[str, ...] = ()
+    parallel: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,12 +237,34 @@ class Piece:
         job: Its id.
         text: May be empty when only log-probabilities are reported.
         logprobs: Per token, if asked for: ``{"token", "logprob", "bytes", "top_logprobs": [...]}``.
+        thinking: Whether it is thinking, and no part of the answer's content.
     """
 
     kind: ClassVar[str] = "piece"
     job: int
     text: str
     logprobs: tuple[dict[str, Any], ...] = ()
+    thinking: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Some of a tool call.
+
+    Attributes:
+        job: Its id.
+        number: Of the call in this answer, from 0.
+        name: Of the tool, with the first part of a call; else empty.
+        text: Some more of the arguments, which together are a JSON object.
+        last: Whether the call is complete.
+    """
+
+    kind: ClassVar[str] = "call"
+    job: int
+    number: int
+    name: str
+    text: str
+    last: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,11 +343,11 @@ class Failed:
     hint: str = ""
 
 
-Event = Started | Piece | Finished | Embedded | Tokenized | Failed
+Event = Started | Piece | Call | Finished | Embedded | Tokenized | Failed
 LAST: Final = (Finished, Embedded, Tokenized, Failed)
 """With one of these a task ends."""
 _EVENTS: Final[dict[str, type[Event]]] = {
-    c.kind: c for c in (Started, Piece, Finished, Embedded, Tokenized, Failed)
+    c.kind: c for c in (Started, Piece, Call, Finished, Embedded, Tokenized, Failed)
 }
 
 

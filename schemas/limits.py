@@ -85,6 +85,7 @@ STOP_CHARS: Final = 1024
 RETRY_AFTER_SECONDS: Final = 2  # a short answer's time: a place in the queue may be free by then
 LOGIT_BIASES: Final = 1024  # OpenAI documents no bound; each costs time per token
 CHOICES: Final = 128  # OpenAI API reference, "n"
+TOOLS: Final = 128  # per request; OpenAI API reference, "tools"
 EMBED_TEXTS: Final = 2048  # per request; OpenAI API reference, "input"
 EMBED_TOKENS: Final = 8192  # per text: one microbatch, whose buffers grow with it
 FORMAT_BYTES: Final = 64 * KIB  # of a JSON Schema that an answer is held to

@@ -15,19 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
+from runtime.engine.form import WHITE_SPACE, Form, closed
 from schemas import limits
 from schemas.errors import UsageError, WorkerFailed
 
-# Room for indented JSON, but small models would fill an answer with empty lines.
-_WHITE_SPACE: Final = r"( |\n[ \t]{0,20})?"
-# Where schemas stand in schemas: one each, in lists, and by name (JSON Schema 2020-12 §10).
-_ONE: Final = ("items", "additionalProperties")
-_MANY: Final = ("anyOf", "oneOf", "prefixItems")
-_NAMED: Final = ("properties", "patternProperties", "$defs", "definitions")
-# With one of these a schema says itself which members there may be, or leaves it to another one.
-_OPENING: Final = frozenset(
-    {"additionalProperties", "unevaluatedProperties", "patternProperties", "allOf", "$ref"}
-)
 _SPECIAL: Final = b"\xff"  # llguidance's mark of a token that is no text
 
 
@@ -110,14 +101,14 @@ class Constraints:
         self._vocabulary = vocabulary
         self._tokenizer: Any = None
 
-    def make(self, schema: str) -> Constraint:
+    def make(self, form: Form) -> Constraint:
         """A constraint for one answer.
 
         Args:
-            schema: A JSON Schema, as JSON text.
+            form: What it is held to.
 
         Raises:
-            UsageError: It is none, has keywords that are not enforced here, or is too complex.
+            UsageError: It is no form, has keywords that are not enforced here, or is too complex.
         """
         if self._tokenizer is None:  # most models are never asked for it; takes 0.3 s
             self._tokenizer = _tokenizer(self._vocabulary)
@@ -129,40 +120,23 @@ class Constraints:
             precompute_large_lexemes=False,
             verbose_errors=False,
         )
-        try:
-            grammar = LLMatcher.grammar_from_json_schema(
-                closed(json.loads(schema)),
-                overrides={"whitespace_pattern": _WHITE_SPACE, "lenient": False},
-            )
-        except ValueError as error:
-            raise _refused(str(error)) from None
+        grammar = _lark(form.text) if form.lark else _schema(form.text)
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=bounds)
         if matcher.is_error():
             raise _refused(matcher.get_error())
         return Constraint(matcher, self._vocabulary.size)
 
 
-def closed(schema: Any) -> Any:
-    """The same schema with objects that have no members but those they name.
+def _lark(text: str) -> Any:
+    return LLMatcher.grammar_from_lark(text)
 
-    What JSON Schema leaves open is closed where the schema is silent, as in llama.cpp and Ollama:
-    a small model would add members for ever. Whatever is valid by the result is so by the schema.
-    """
-    if not isinstance(schema, dict):
-        return schema
-    result = dict(schema)
-    for key in _ONE:
-        if key in schema:
-            result[key] = closed(schema[key])
-    for key in _MANY:
-        if isinstance(schema.get(key), list):
-            result[key] = [closed(each) for each in schema[key]]
-    for key in _NAMED:
-        if isinstance(schema.get(key), dict):
-            result[key] = {name: closed(each) for name, each in schema[key].items()}
-    if schema.get("properties") and schema.keys().isdisjoint(_OPENING):
-        result["additionalProperties"] = False
-    return result
+
+def _schema(text: str) -> Any:
+    options: Any = {"whitespace_pattern": WHITE_SPACE, "lenient": False}
+    try:
+        return LLMatcher.grammar_from_json_schema(closed(json.loads(text)), overrides=options)
+    except ValueError as error:
+        raise _refused(str(error)) from None
 
 
 def _refused(why: str) -> UsageError:

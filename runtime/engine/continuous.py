@@ -14,11 +14,13 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from runtime.engine.answer import Answer
+from runtime.engine.form import Form
+from runtime.engine.prompt import Prompt
 from runtime.engine.sampling import Plan, plan
 from runtime.engine.slots import Slot, choose, common_prefix
 from runtime.messages import Event, Failed, Finished, FinishReason, Job, Started
@@ -29,8 +31,8 @@ from schemas.errors import SealiftError, WorkerFailed
 class Prompts(Protocol):
     """Makes prompts (:class:`runtime.engine.prompt.PromptBuilder`)."""
 
-    def build(self, job: Job) -> list[int]:
-        """The tokens of a job's prompt, at least one, and fewer than the context holds.
+    def build(self, job: Job) -> Prompt:
+        """A job's prompt, and how to read what follows.
 
         Raises:
             SealiftError: The job is at fault.
@@ -76,13 +78,13 @@ class Backend(Protocol):
         """
         ...
 
-    def sampler(self, samplers: Plan, prompt: Sequence[int], form: str) -> Any:
+    def sampler(self, samplers: Plan, prompt: Sequence[int], form: Form | None) -> Any:
         """Build what :meth:`choose` takes.
 
         Args:
             samplers: What to build.
             prompt: History, for penalties.
-            form: A JSON Schema that the answer is held to; empty for none.
+            form: What the answer is held to, if anything.
 
         Raises:
             UsageError: Answers cannot be held to such a form.
@@ -93,8 +95,13 @@ class Backend(Protocol):
         """Give it back."""
         ...
 
-    def choose(self, row: int, sampler: Any) -> int:
-        """The next token, by the logits of a row, counted from the last decode's ``start``.
+    def choose(self, row: int, sampler: Any, *, free: bool) -> int:
+        """The next token.
+
+        Args:
+            row: Whose logits decide, counted from the last decode's ``start``.
+            sampler: From :meth:`sampler`.
+            free: Whether the answer's form does not hold yet.
 
         Raises:
             WorkerFailed: The answer's form is too complex here.
@@ -125,6 +132,7 @@ class _Sequence:
     job: Job
     slot: Slot
     prompt: list[int]
+    marks: Mapping[int, bytes]
     reused: int
     answer: Answer
     sampler: Any
@@ -235,16 +243,16 @@ class ContinuousEngine:
         try:
             prompt = self._prompts.build(job)
             samplers = plan(job.sampling, n_vocab=self._backend.n_vocab, n_context=self._n_context)
-            sampler = self._backend.sampler(samplers, prompt, job.format)
+            sampler = self._backend.sampler(samplers, prompt.tokens, prompt.form)
         except SealiftError as error:
             return [_failed(job, error)]
         fresh = job.sampling.seed >= 0
         if fresh and not self._running:
             self._purge()
-        slot = choose(self._slots, () if fresh else prompt)
+        slot = choose(self._slots, () if fresh else prompt.tokens)
         if slot is None:  # never: step() admits only while fewer run than there are slots
             raise WorkerFailed("the engine has no free slot")
-        reused = self._reuse(slot, prompt, fresh=fresh)
+        reused = self._reuse(slot, prompt.tokens, fresh=fresh)
         self._turn += 1
         slot.taken, slot.used = True, self._turn
         wanted = job.sampling.num_predict
@@ -252,9 +260,10 @@ class ContinuousEngine:
             _Sequence(
                 job=job,
                 slot=slot,
-                prompt=prompt,
+                prompt=prompt.tokens,
+                marks=prompt.marks,
                 reused=reused,
-                answer=Answer(job.id, job.sampling.stop),
+                answer=Answer(job.id, job.sampling.stop, prompt.reader),
                 sampler=sampler,
                 limit=wanted if wanted >= 0 else math.inf,
                 began=began,
@@ -372,7 +381,8 @@ class ContinuousEngine:
                 yield self._finish(sequence, "length")
                 return
         try:
-            token = self._backend.choose(row, sequence.sampler)
+            free = sequence.answer.thinking
+            token = self._backend.choose(row, sequence.sampler, free=free)
         except WorkerFailed as error:
             self._release(sequence)
             yield _failed(sequence.job, error)
@@ -385,21 +395,16 @@ class ContinuousEngine:
         logprob = None
         if sampling.logprobs:
             logprob = self._backend.logprob(row, token, sampling.top_logprobs)
-        piece = sequence.answer.feed(self._backend.piece(token), logprob)
-        if piece is not None:
-            yield piece
+        piece = self._backend.piece(token) or sequence.marks.get(token, b"")
+        yield from sequence.answer.feed(piece, logprob)
         sequence.following = token
-        if sequence.answer.stopped:
-            yield self._finish(sequence, "stop")
-        elif self._backend.complete(sequence.sampler):
+        if sequence.answer.stopped or self._backend.complete(sequence.sampler):
             yield from self._end(sequence, "stop")
         elif len(sequence.output) >= sequence.limit or len(sequence.slot.cached) >= self._n_context:
             yield from self._end(sequence, "length")
 
     def _end(self, sequence: _Sequence, reason: FinishReason) -> Iterator[Event]:
-        piece = sequence.answer.finish()
-        if piece is not None:
-            yield piece
+        yield from sequence.answer.finish()
         yield self._finish(sequence, reason)
 
     def close(self) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from typing import Final, Protocol
 
+from runtime.engine.dialect import Dialect, call_grammar, dialect_of, tool_name
+from runtime.engine.form import Form
 from runtime.engine.guard import Guard
+from runtime.engine.reading import Reader
 from runtime.engine.template import CHATML, ChatTemplate, Span
 from runtime.messages import Chat, Job, Message, Text
 from schemas.errors import PromptTooLong, SealiftError, UnsupportedRequest, UsageError
 
+_TAIL_TOKENS: Final = 12
 _NO_TEXTS: Final[re.Pattern[str]] = re.compile(r"(?!)")
 
 
@@ -52,6 +57,31 @@ class Tokenizer(Protocol):
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Token ids of a text, nothing added in front or behind."""
         ...
+
+    def piece(self, token: int) -> bytes:
+        """What a token adds to the text; nothing for special ones."""
+        ...
+
+    def spelling(self, token: int) -> str:
+        """A token's own text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """What an answer starts from.
+
+    Attributes:
+        tokens: At least one, and fewer than the context holds.
+        form: What the answer is held to, if anything.
+        reader: Takes the answer apart; None where all of it is content.
+        marks: Special tokens that mean something to the reader, and how they are spelled.
+    """
+
+    tokens: list[int]
+    form: Form | None = None
+    reader: Reader | None = None
+    marks: Mapping[int, bytes] = field(default_factory=dict)
 
 
 class SpecialSpellings:
@@ -193,8 +223,8 @@ class PromptBuilder:
     def _compile(self, source: str) -> ChatTemplate:
         return self._guard.run(lambda: ChatTemplate(source, bos=self._bos_text, eos=self._eos_text))
 
-    def build(self, job: Job) -> list[int]:
-        """The tokens of a job's prompt, at least one, and fewer than the context holds.
+    def build(self, job: Job) -> Prompt:
+        """A job's prompt, and how to read what follows.
 
         Raises:
             PromptTooLong: Also without the messages that may be dropped.
@@ -204,9 +234,52 @@ class PromptBuilder:
         context = list(job.prompt.context)
         if any(not 0 <= token < self._tokenizer.size for token in context):
             raise UsageError("the context holds a token that the model does not have")
-        if isinstance(job.prompt, Chat):
-            return self._chat(job.prompt, context, truncate=job.truncate)
-        return self._text(job.prompt, context, job)
+        form = Form(job.format) if job.format else None
+        if not isinstance(job.prompt, Chat):
+            return Prompt(self._text(job.prompt, context, job), form)
+        tokens = self._chat(job.prompt, context, truncate=job.truncate)
+        return self._read(job.prompt, tokens, form)
+
+    def _read(self, chat: Chat, tokens: list[int], form: Form | None) -> Prompt:
+        """What follows the prompt of a conversation, in the model's dialect."""
+        dialect = dialect_of(chat.template) if chat.template else self._dialect
+        names = [tool_name(tool) for tool in chat.tools]
+        if dialect.thinking is None and not names:
+            return Prompt(tokens, form)
+        special = self._special_marks(dialect)
+        if chat.must_call:
+            wanted = [tool for tool in chat.tools if tool_name(tool) in chat.must_call]
+            text = call_grammar(dialect.calls, wanted, special, many=chat.parallel)
+            form = Form(text, lark=True)
+        return Prompt(
+            tokens,
+            form,
+            Reader(dialect, names, thinking=self._ends_thinking(dialect, tokens)),
+            {token: mark.encode() for mark, token in special.items()},
+        )
+
+    def _special_marks(self, dialect: Dialect) -> dict[str, int]:
+        """The marks that are special tokens here."""
+        found: dict[str, int] = {}
+        for mark in dialect.marks:
+            tokens = self._tokenizer.tokenize(mark, special=True)
+            if len(tokens) == 1 and not self._tokenizer.piece(tokens[0]):
+                found[mark] = tokens[0]
+        return found
+
+    def _ends_thinking(self, dialect: Dialect, tokens: list[int]) -> bool:
+        """Whether the template has opened the thinking already."""
+        if dialect.thinking is None:
+            return False
+        tail = b"".join(
+            self._tokenizer.piece(token) or self._tokenizer.spelling(token).encode()
+            for token in tokens[-_TAIL_TOKENS:]
+        )
+        return tail.decode("utf-8", "replace").rstrip().endswith(dialect.thinking[0])
+
+    @cached_property
+    def _dialect(self) -> Dialect:
+        return dialect_of(self._source)
 
     # -- conversations --------------------------------------------------------------------------
 
@@ -214,7 +287,9 @@ class PromptBuilder:
         template = self._compile(chat.template) if chat.template else self._template
 
         def attempt(messages: Sequence[Message]) -> list[int]:
-            spans = self._guard.run(lambda: template.render(messages, chat.tools, self._spellings))
+            spans = self._guard.run(
+                lambda: template.render(messages, chat.tools, self._spellings, think=chat.think)
+            )
             size = sum(len(span.text) for span in spans)
             self._demand_plausible(size)
             tokens = context + tokenize_spans(spans, self._spellings, self._tokenizer)

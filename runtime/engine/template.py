@@ -147,10 +147,18 @@ class ChatTemplate:
         messages: Sequence[Message],
         tools: Sequence[dict[str, Any]],
         special: SpecialTokens,
+        *,
+        think: bool | None = None,
     ) -> list[Span]:
         """Render a conversation up to where the assistant speaks.
 
         A last message of the assistant's is left open, to be continued.
+
+        Args:
+            messages: In order.
+            tools: As clients describe them.
+            special: Spellings that must not count as such in what the client wrote.
+            think: Whether the model shall think; None leaves it to the template.
 
         Returns:
             The prompt, as what the template said and what the client said.
@@ -159,16 +167,19 @@ class ChatTemplate:
             UnsupportedRequest: The template refuses these messages.
             MalformedModel: The template fails, or makes too much text.
         """
+        extra: dict[str, Any] = {"tools": tools}
+        if think is not None:
+            extra |= {"enable_thinking": think, "thinking": think}
         opening = ""
         if messages and messages[-1].role == "assistant" and not messages[-1].tool_calls:
             opening = _clean(messages[-1].content)
             messages = messages[:-1]
         breaker = _breaker(special)
-        plain = self._once(messages, tools, lambda _role, text: text, lambda text: text)
+        plain = self._once(messages, extra, lambda _role, text: text, lambda text: text)
         marked = ""
         for roles in (_EVERYBODY, _NOT_ASSISTANT, _NOBODY):
             encloser = _Encloser(roles, breaker)
-            marked = self._once(messages, tools, encloser, breaker)
+            marked = self._once(messages, extra, encloser, breaker)
             if _MARKS.sub("", marked) == plain and encloser.intact_in(marked):
                 break
         spans = _spans(marked)
@@ -177,14 +188,15 @@ class ChatTemplate:
     def _once(
         self,
         messages: Sequence[Message],
-        tools: Sequence[dict[str, Any]],
+        extra: dict[str, Any],
         content: Callable[[str, str], str],
         other: Callable[[str], str],
     ) -> str:
         variables = {
             **self._constants,
+            **extra,
             "messages": [_for_template(message, content, other) for message in messages],
-            "tools": [_map_strings(tool, other) for tool in tools] or None,
+            "tools": [_map_strings(tool, other) for tool in extra["tools"]] or None,
             "documents": None,
             "add_generation_prompt": True,
         }

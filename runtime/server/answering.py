@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
-from runtime.messages import Event, Failed, Finished, Piece
+from runtime.messages import Call, Event, Failed, Finished, Piece
 from runtime.server.backend import Backend
 from runtime.server.ollama import JSON, NativeAnswer
 from runtime.server.requests import Answer, Generation, Timing, check_capabilities, make_job
@@ -52,7 +52,7 @@ async def answer(
     model = await backend.to_serve(request.reference, request.name)
     check_capabilities(request, model)
     spec = backend.spec(model, request.options)
-    pieces: list[Piece] = []
+    pieces: list[Piece | Call] = []
     stream: Stream | None = None
     finished: Finished | None = None
     async with backend.scheduler.lease(model, spec, request.keep_alive_ms) as lease:
@@ -60,13 +60,15 @@ async def answer(
         load_ns = time.monotonic_ns() - arrived
         async with aclosing(lease.run(job)) as events:
             async for event in events:
-                if isinstance(event, Piece):
+                if isinstance(event, Piece | Call):
                     if not request.stream:
                         pieces.append(event)
                         continue
                     if stream is None:
                         stream = await _open(http, reply)
-                    await write(http, stream.response, reply.piece(event))
+                    data = reply.piece(event) if isinstance(event, Piece) else reply.call(event)
+                    if data:
+                        await write(http, stream.response, data)
                 elif isinstance(event, Finished):
                     finished = event
                 else:

@@ -7,11 +7,12 @@ Pure: bodies in, requests out; events in, bytes out.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
-from runtime.messages import Chat, Finished, Message, Piece, Role, Text
+from runtime.messages import Call, Chat, Finished, Message, Piece, Role, Text
 from runtime.options import Options, parse_options
 from runtime.server.body import Fields
 from runtime.server.requests import (
@@ -20,10 +21,13 @@ from runtime.server.requests import (
     THINKING,
     TOOLS,
     Generation,
+    Parts,
     Timing,
+    ToolCall,
     check_template,
     parse_model,
     schema_text,
+    tools_of,
 )
 from schemas import limits
 from schemas.errors import SealiftError, UnsupportedRequest, UsageError
@@ -98,7 +102,7 @@ def parse_chat(body: dict[str, Any]) -> Generation:
     name, reference = parse_model(fields.text("model"))
     keep_alive = parse_keep_alive(fields.raw("keep_alive"))
     think, needs = _thinking(fields)
-    tools = tuple(tool.value for tool in fields.objects("tools"))
+    tools = tools_of(fields.objects("tools"))
     if tools:
         needs |= {TOOLS}
     messages = tuple(message(entry) for entry in _bounded(fields.objects("messages")))
@@ -268,6 +272,8 @@ class NativeAnswer:
         self._name = name
         self._chat = chat
         self._now = now
+        self._parts = Parts()
+        self._call_id = f"call_{secrets.token_hex(4)}"
         self._head = f'{{"model":{json.dumps(name, ensure_ascii=False)},"created_at":"'
         self._open, self._shut = (
             ('","message":{"role":"assistant","content":', "},") if chat else ('","response":', ",")
@@ -279,6 +285,8 @@ class NativeAnswer:
 
     def piece(self, piece: Piece) -> bytes:
         """One line."""
+        if piece.thinking:
+            return _line({**self._document("", piece.text), "done": False})
         # Put together by hand: this runs once per token of every stream.
         text = json.dumps(piece.text, ensure_ascii=False)
         tail = '"done":false}\n'
@@ -287,36 +295,55 @@ class NativeAnswer:
         line = f"{self._head}{timestamp(self._now())}{self._open}{text}{self._shut}{tail}"
         return line.encode("utf-8", "replace")
 
+    def call(self, call: Call) -> bytes:
+        """One line, once a call is complete: its arguments are an object here."""
+        self._parts.add(call)
+        if not call.last:
+            return b""
+        calls = [self._tool_call(call.number, self._parts.calls[call.number])]
+        return _line({**self._document("", calls=calls), "done": False})
+
     def closing(self, finished: Finished, timing: Timing) -> bytes:
         """The last line, with the metrics."""
-        return _line(self._final("", finished, timing))
+        return _line(self._final(self._document(""), finished, timing))
 
     def broken(self, error: SealiftError) -> bytes:
         """The last line of a stream that broke."""
         return error_line(error)
 
-    def whole(self, pieces: list[Piece], finished: Finished, timing: Timing) -> bytes:
+    def whole(self, pieces: list[Piece | Call], finished: Finished, timing: Timing) -> bytes:
         """The answer in one document."""
-        document = self._final("".join(piece.text for piece in pieces), finished, timing)
-        logprobs = [entry for piece in pieces for entry in piece.logprobs]
-        if logprobs:
-            document["logprobs"] = logprobs
+        parts = Parts.of(pieces)
+        calls = [self._tool_call(number, call) for number, call in enumerate(parts.calls)]
+        document = self._document(parts.text, parts.thinking, calls)
+        document = self._final(document, finished, timing)
+        if parts.logprobs:
+            document["logprobs"] = parts.logprobs
         return _line(document)
 
     def idle(self, reason: str) -> bytes:
         """The answer to a request without a prompt; ``reason`` is ``load`` or ``unload``."""
         return _line({**self._document(""), "done": True, "done_reason": reason})
 
-    def _document(self, text: str) -> dict[str, Any]:
+    def _document(
+        self, text: str, thinking: str = "", calls: Sequence[dict[str, Any]] = ()
+    ) -> dict[str, Any]:
         document: dict[str, Any] = {"model": self._name, "created_at": timestamp(self._now())}
+        extra: dict[str, Any] = {"thinking": thinking} if thinking else {}
+        if calls:
+            extra["tool_calls"] = list(calls)
         if self._chat:
-            document["message"] = {"role": "assistant", "content": text}
+            document["message"] = {"role": "assistant", "content": text, **extra}
         else:
-            document["response"] = text
+            document |= {"response": text, **extra}
         return document
 
-    def _final(self, text: str, finished: Finished, timing: Timing) -> dict[str, Any]:
-        document = self._document(text)
+    def _tool_call(self, number: int, call: ToolCall) -> dict[str, Any]:
+        function = {"index": number, "name": call.name, "arguments": call.value()}
+        return {"id": f"{self._call_id}{number}", "function": function}
+
+    @staticmethod
+    def _final(document: dict[str, Any], finished: Finished, timing: Timing) -> dict[str, Any]:
         # "cancelled" only ever reaches a client that asked for nothing more: Ollama says "stop".
         document["done"] = True
         document["done_reason"] = "length" if finished.reason == "length" else "stop"

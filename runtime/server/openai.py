@@ -7,9 +7,10 @@ bytes out. What this version cannot do is refused, never left out in silence.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
-from runtime.messages import Chat, Finished, Message, Piece, Role, Text
+from runtime.messages import Call, Chat, Finished, Message, Piece, Role, Text
 from runtime.options import Options, parse_options, parse_stop
 from runtime.server.body import Fields, parse_body
 from runtime.server.requests import (
@@ -18,9 +19,11 @@ from runtime.server.requests import (
     THINKING,
     TOOLS,
     Generation,
+    Parts,
     Timing,
     parse_model,
     schema_text,
+    tools_of,
 )
 from schemas import limits
 from schemas.errors import MalformedDocument, SealiftError, UnsupportedRequest, UsageError
@@ -66,7 +69,7 @@ def parse_chat(body: dict[str, Any]) -> Generation:
         raise UsageError("[] is too short - 'messages'")
     if len(entries) > limits.MAX_MESSAGES:
         raise UsageError(f'"messages" has more than {limits.MAX_MESSAGES} entries')
-    tools = _tools(fields)
+    tools, must_call = _tools(fields)
     think, needs = _effort(fields)
     logprobs = fields.flag("logprobs", default=False)
     top = fields.integer("top_logprobs", 0, limits.TOP_LOGPROBS)
@@ -75,7 +78,12 @@ def parse_chat(body: dict[str, Any]) -> Generation:
     return Generation(
         name=name,
         reference=reference,
-        prompt=Chat(tuple(_message(entry) for entry in entries), tools=tools),
+        prompt=Chat(
+            tuple(_message(entry) for entry in entries),
+            tools=tools,
+            must_call=must_call,
+            parallel=fields.flag("parallel_tool_calls", default=True),
+        ),
         verb="chat",
         options=_options(fields, logprobs=logprobs, top=top or 0),
         stream=fields.flag("stream", default=False),
@@ -141,15 +149,24 @@ def _format(fields: Fields) -> str:
     return schema_text(schema.value)
 
 
-def _tools(fields: Fields) -> tuple[dict[str, Any], ...]:
-    """The tools that may be called: none where ``tool_choice`` says so."""
-    tools = tuple(tool.value for tool in fields.objects("tools"))
+def _tools(fields: Fields) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+    """The tools that may be called, and the names of those of which one must be."""
+    tools = tools_of(fields.objects("tools"))
+    names = tuple(tool["function"]["name"] for tool in tools)
     choice = fields.raw("tool_choice")
+    if choice in (None, "auto"):
+        return tools, ()
     if choice == "none":
-        return ()
-    if choice not in (None, "auto") and not tools:
+        return (), ()
+    if not tools:
         raise UsageError('"tool_choice" needs "tools"')
-    return tools
+    if choice == "required":
+        return tools, names
+    function = Fields.of(choice, "tool_choice").table("function")
+    name = function.text("name") if function else None
+    if name not in names:
+        raise UsageError('"tool_choice" names none of the "tools"')
+    return tools, (str(name),)
 
 
 def _effort(fields: Fields) -> tuple[bool | None, set[str]]:
@@ -302,6 +319,8 @@ class OpenAIAnswer:
 
     def __init__(self, request: Generation, *, chat: bool, answer_id: str, created: int) -> None:
         self._request = request
+        self._answer_id = answer_id
+        self._called = False
         self._chat = chat
         self._common = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{answer_id}",
@@ -329,15 +348,30 @@ class OpenAIAnswer:
 
     def piece(self, piece: Piece) -> bytes:
         """One chunk."""
+        if piece.thinking:
+            delta = {"content": "", "reasoning": piece.text}
+            return self._chunk(_dumps({"index": 0, "delta": delta, "finish_reason": None}))
         text = json.dumps(piece.text, ensure_ascii=False)
         shut = "}" if self._chat else ""
-        logprobs = f'"logprobs":{_dumps(self._logprobs([piece]))},' if piece.logprobs else ""
+        logprobs = f'"logprobs":{_dumps(self._logprobs(piece.logprobs))},' if piece.logprobs else ""
         return self._chunk(f'{self._text}{text}{shut},{logprobs}"finish_reason":null}}')
+
+    def call(self, call: Call) -> bytes:
+        """One chunk: the name first, then the arguments as they come."""
+        self._called = True
+        entry: dict[str, Any] = {"index": call.number}
+        if call.name:
+            entry |= {"id": self._call_id(call.number), "type": "function"}
+            entry["function"] = {"name": call.name, "arguments": call.text}
+        else:
+            entry["function"] = {"arguments": call.text}
+        delta = {"tool_calls": [entry]}
+        return self._chunk(_dumps({"index": 0, "delta": delta, "finish_reason": None}))
 
     def closing(self, finished: Finished, timing: Timing) -> bytes:  # noqa: ARG002 - interface
         """The reason, the token counts if asked for, and the end mark."""
         empty: dict[str, Any] = {"delta": {}} if self._chat else {"text": ""}
-        last = {"index": 0, **empty, "finish_reason": _reason(finished)}
+        last = {"index": 0, **empty, "finish_reason": self._reason(finished)}
         parts = [self._chunk(_dumps(last))]
         if self._request.include_usage:
             usage = {**self._stream, "choices": [], "usage": _usage(finished)}
@@ -348,17 +382,17 @@ class OpenAIAnswer:
         """The error, and no end mark: what went before is not a complete answer."""
         return f"data: {_dumps(error_document(error))}\n\n".encode("utf-8", "replace")
 
-    def whole(self, pieces: list[Piece], finished: Finished, timing: Timing) -> bytes:  # noqa: ARG002
+    def whole(self, pieces: list[Piece | Call], finished: Finished, timing: Timing) -> bytes:  # noqa: ARG002
         """The answer in one document."""
-        text = "".join(piece.text for piece in pieces)
+        parts = Parts.of(pieces)
         choice: dict[str, Any] = {"index": 0}
         if self._chat:
-            choice["message"] = {"role": "assistant", "content": text}
+            choice["message"] = self._message(parts)
         else:
-            choice["text"] = self._request.echo + text
+            choice["text"] = self._request.echo + parts.text
         wanted = self._request.options.sampling.get("logprobs", False)
-        choice["logprobs"] = self._logprobs(pieces) if wanted else None
-        choice["finish_reason"] = _reason(finished)
+        choice["logprobs"] = self._logprobs(parts.logprobs) if wanted else None
+        choice["finish_reason"] = self._reason(finished)
         kind = "chat.completion" if self._chat else "text_completion"
         document = {**self._common, "object": kind, "choices": [choice], "usage": _usage(finished)}
         return _dumps(document).encode("utf-8", "replace")
@@ -366,8 +400,31 @@ class OpenAIAnswer:
     def _chunk(self, choice: str) -> bytes:
         return f"data: {self._head}{choice}{self._tail}".encode("utf-8", "replace")
 
-    def _logprobs(self, pieces: list[Piece]) -> dict[str, Any]:
-        entries = [entry for piece in pieces for entry in piece.logprobs]
+    def _message(self, parts: Parts) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": parts.text}
+        if parts.thinking:
+            message["reasoning"] = parts.thinking
+        if parts.calls:
+            self._called = True
+            message["content"] = parts.text or None
+            message["tool_calls"] = [
+                {
+                    "id": self._call_id(number),
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for number, call in enumerate(parts.calls)
+            ]
+        return message
+
+    def _call_id(self, number: int) -> str:
+        return f"call_{self._answer_id}{number}"
+
+    def _reason(self, finished: Finished) -> str:
+        reason = _reason(finished)
+        return "tool_calls" if self._called and reason == "stop" else reason
+
+    def _logprobs(self, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if self._chat:
             return {"content": [{"top_logprobs": [], **entry} for entry in entries]}
         offsets: list[int] = []

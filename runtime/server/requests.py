@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from registry.reference import Reference
-from runtime.messages import Chat, Finished, Job, Message, Piece, Text
+from runtime.messages import Call, Chat, Finished, Job, Message, Piece, Text
 from runtime.models import Model
 from runtime.options import NO_OPTIONS, Options
+from runtime.server.body import Fields
 from schemas import limits
 from schemas.errors import InvalidName, SealiftError, UnsupportedRequest, UsageError
 
@@ -81,6 +83,83 @@ class Timing:
     load_ns: int
 
 
+@dataclass(slots=True)
+class ToolCall:
+    """A tool call of an answer.
+
+    Attributes:
+        name: Of the tool.
+        arguments: JSON text.
+    """
+
+    name: str
+    arguments: str
+
+    def value(self) -> Any:
+        """The arguments as an object; what was cut off is none."""
+        try:
+            return json.loads(self.arguments)
+        except ValueError:
+            return {}
+
+
+@dataclass(slots=True)
+class Parts:
+    """What an answer consists of, gathered from its events.
+
+    Attributes:
+        text: Its content.
+        thinking: What came before.
+        calls: In order.
+        logprobs: Of its tokens.
+    """
+
+    text: str = ""
+    thinking: str = ""
+    calls: list[ToolCall] = field(default_factory=list)
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, events: Iterable[Piece | Call]) -> Parts:
+        """Gather a whole answer."""
+        parts = cls()
+        texts: list[str] = []
+        thoughts: list[str] = []
+        for event in events:
+            if isinstance(event, Call):
+                parts.add(event)
+            else:
+                (thoughts if event.thinking else texts).append(event.text)
+                parts.logprobs += event.logprobs
+        parts.text, parts.thinking = "".join(texts), "".join(thoughts)
+        return parts
+
+    def add(self, call: Call) -> None:
+        """Take some more of a call."""
+        if call.number == len(self.calls):
+            self.calls.append(ToolCall(call.name, call.text))
+        else:
+            self.calls[call.number].arguments += call.text
+
+
+def tools_of(entries: Iterable[Fields]) -> tuple[dict[str, Any], ...]:
+    """The tools that a request offers.
+
+    Raises:
+        UsageError: One is no function with a name.
+    """
+    tools = []
+    for entry in entries:
+        function = entry.table("function")
+        if function is None or not function.text("name"):
+            raise UsageError(f'"{entry.name("function.name")}" is missing')
+        function.table("parameters")
+        tools.append(entry.value)
+    if len(tools) > limits.TOOLS:
+        raise UsageError(f"more than {limits.TOOLS} tools")
+    return tuple(tools)
+
+
 class Answer(Protocol):
     """Events in, bytes of one dialect out. Pure: no sockets, no clock but the one it was given."""
 
@@ -95,6 +174,10 @@ class Answer(Protocol):
         """One piece of a stream."""
         ...
 
+    def call(self, call: Call) -> bytes:
+        """Some of a tool call in a stream; may be empty."""
+        ...
+
     def closing(self, finished: Finished, timing: Timing) -> bytes:
         """What a complete stream ends with."""
         ...
@@ -103,7 +186,7 @@ class Answer(Protocol):
         """What a stream ends with that could not be completed."""
         ...
 
-    def whole(self, pieces: list[Piece], finished: Finished, timing: Timing) -> bytes:
+    def whole(self, pieces: list[Piece | Call], finished: Finished, timing: Timing) -> bytes:
         """The answer in one document."""
         ...
 
@@ -160,13 +243,6 @@ def check_capabilities(request: Generation, model: Model) -> None:
     for need in sorted(request.needs):
         if need not in model.capabilities:
             raise UnsupportedRequest(f'"{request.name}" does not support {need}')
-    if TOOLS in request.needs:
-        raise UnsupportedRequest("this version does not read tool calls out of answers yet")
-    if request.think is not None and THINKING in model.capabilities:
-        raise UnsupportedRequest(
-            "this version cannot turn thinking on or off yet",
-            hint="Leave it unset; the thinking is then part of the text",
-        )
 
 
 def make_job(request: Generation, model: Model, job_id: int) -> Job:
@@ -181,7 +257,7 @@ def make_job(request: Generation, model: Model, job_id: int) -> Job:
         raise UsageError("there is no prompt")
     if isinstance(prompt, Chat):
         # The model's own template is the worker's already.
-        prompt = replace(prompt, messages=_with_model_messages(prompt, model))
+        prompt = replace(prompt, messages=_with_model_messages(prompt, model), think=request.think)
     return Job(
         id=job_id,
         prompt=prompt,

@@ -131,7 +131,7 @@ class LlamaEngine:
     def _tokenize(self, task: Tokenize) -> Tokenized:
         if task.prompt is not None:
             job = Job(task.id, task.prompt, truncate=False)
-            return Tokenized(task.id, tuple(self._counting.build(job)))
+            return Tokenized(task.id, tuple(self._counting.build(job).tokens))
         if any(not 0 <= token < self._vocabulary.size for token in task.tokens):
             raise UsageError("there is no such token")
         text = b"".join(map(self._vocabulary.piece, task.tokens)).decode("utf-8", "replace")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.engine.constraint import Constraint, Constraints
+from runtime.engine.form import Form
 from runtime.engine.llama.batch import Batch
 from runtime.engine.llama.loading import Model
 from runtime.engine.sampling import Plan
@@ -108,9 +109,9 @@ class Context:
 
     # -- choosing ---------------------------------------------------------------------------------
 
-    def sampler(self, samplers: Plan, prompt: Sequence[int], form: str) -> Sampler:
+    def sampler(self, samplers: Plan, prompt: Sequence[int], form: Form | None) -> Sampler:
         """Build the chain, with the prompt as history for penalties, and the constraint."""
-        constraint = self._constraints.make(form) if form else None
+        constraint = self._constraints.make(form) if form is not None else None
         return Sampler(self._chain(samplers, prompt), constraint)
 
     def _chain(self, samplers: Plan, prompt: Sequence[int]) -> Any:
@@ -129,9 +130,9 @@ class Context:
         if sampler.chain is not None:
             lib.llama_sampler_free(sampler.chain)
 
-    def choose(self, row: int, sampler: Sampler) -> int:
+    def choose(self, row: int, sampler: Sampler, *, free: bool) -> int:
         """The next token, by the logits of a row, counted from the last decode's ``start``."""
-        if (constraint := sampler.constraint) is None:
+        if (constraint := sampler.constraint) is None or free:
             return self._sample(row, sampler.chain)
         # The most probable token fits nearly always, and one is looked at faster than all.
         fits = sampler.chain is None and constraint.allows(int(self._logits(row).argmax()))

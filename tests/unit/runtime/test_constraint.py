@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.engine.constraint import Constraints, closed
+from runtime.engine.constraint import Constraints
+from runtime.engine.form import Form, closed
 from schemas.errors import UsageError, WorkerFailed
 
 END = 256
@@ -58,7 +59,7 @@ PERSON: dict[str, Any] = {
 def generate(schema: dict[str, Any], seed: int, most: int = 400) -> tuple[str, bool]:
     """What a model says that prefers tokens at random, and whether it came to an end."""
     random = np.random.default_rng(seed)
-    constraint = CONSTRAINTS.make(json.dumps(schema))
+    constraint = CONSTRAINTS.make(Form(json.dumps(schema)))
     text = b""
     for _ in range(most):
         logits = random.normal(size=Letters.size).astype(np.float32)
@@ -116,7 +117,7 @@ def test_it_comes_to_an_end() -> None:
 )
 def test_what_cannot_be_enforced_is_refused(schema: str, why: str) -> None:
     with pytest.raises(UsageError, match="cannot be enforced") as caught:
-        CONSTRAINTS.make(schema)
+        CONSTRAINTS.make(Form(schema))
     assert why in caught.value.why
 
 

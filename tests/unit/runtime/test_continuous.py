@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.engine.continuous import ContinuousEngine
+from runtime.engine.form import Form
+from runtime.engine.prompt import Prompt
 from runtime.engine.sampling import Plan
 from runtime.messages import Event, Failed, Finished, Job, Piece, Sampling, Started, Text
 from schemas.errors import PromptTooLong, UsageError, WorkerFailed
@@ -58,11 +60,12 @@ def spoken(prompt: str) -> tuple[list[int], Sampling]:
 
 
 class Prompts:
-    def build(self, job: Job) -> list[int]:
+    def build(self, job: Job) -> Prompt:
         assert isinstance(job.prompt, Text)
         if len(job.prompt.text) >= CONTEXT:
             raise PromptTooLong("too long")
-        return [ord(c) - 97 for c in job.prompt.text]
+        tokens = [ord(c) - 97 for c in job.prompt.text]
+        return Prompt(tokens, Form(job.format) if job.format else None)
 
 
 @dataclass
@@ -122,17 +125,17 @@ class SimulatedContext:
                 self.outputs[row - start] = following(tokens)
         return True
 
-    def sampler(self, samplers: Plan, prompt: Sequence[int], form: str) -> Any:
+    def sampler(self, samplers: Plan, prompt: Sequence[int], form: Form | None) -> Any:
         """The form is a number of tokens here; "none" is one that answers cannot be held to."""
-        if form == "none":
+        if form is not None and form.text == "none":
             raise UsageError("the format cannot be enforced")
         self.samplers += 1
-        return Left(int(form or -1))
+        return Left(int(form.text) if form else -1)
 
     def free(self, sampler: Any) -> None:
         self.samplers -= 1
 
-    def choose(self, row: int, sampler: Any) -> int:
+    def choose(self, row: int, sampler: Any, *, free: bool) -> int:
         sampler.tokens -= 1
         return self.outputs[row]
 

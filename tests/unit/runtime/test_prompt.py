@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,6 +32,12 @@ class Characters:
     def __init__(self) -> None:
         self.calls: list[tuple[str, bool]] = []
         self.spellings = SpecialSpellings(SPECIALS)
+
+    def piece(self, token: int) -> bytes:
+        return b"" if token < len(SPECIALS) else chr(token - 4).encode()
+
+    def spelling(self, token: int) -> str:
+        return SPECIALS[token] if token < len(SPECIALS) else ""
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         self.calls.append((text, special))
@@ -60,8 +67,12 @@ def chat(*contents: str, role: Role = "user") -> Job:
     return Job(1, Chat(tuple(Message(role, content) for content in contents)))
 
 
+def tokens_of(made: PromptBuilder, job: Job) -> list[int]:
+    return made.build(job).tokens
+
+
 def test_template_tokens_count_and_user_text_does_not() -> None:
-    assert builder().build(chat("hi <|b|>")) == [1, *plain("hi <|b|>"), 2]
+    assert tokens_of(builder(), chat("hi <|b|>")) == [1, *plain("hi <|b|>"), 2]
 
 
 def test_the_common_prompt_is_tokenised_in_one_piece() -> None:
@@ -100,24 +111,31 @@ def test_exactly_the_trusted_special_tokens_become_tokens(spans: list[Span]) -> 
 
 
 def test_bos_comes_once() -> None:
-    assert builder(add_bos=True).build(Job(1, Text("hi"))) == [0, *plain("hi")]
-    assert builder(add_bos=True).build(Job(1, Text("<s>hi", special=True))) == [0, *plain("hi")]
-    assert builder(add_bos=True).build(Job(1, Text("<s>hi"))) == [0, *plain("<s>hi")]
-    assert builder("<s>{{ messages[0].content }}", add_bos=True).build(chat("hi")) == [
+    assert tokens_of(builder(add_bos=True), Job(1, Text("hi"))) == [0, *plain("hi")]
+    assert tokens_of(builder(add_bos=True), Job(1, Text("<s>hi", special=True))) == [
         0,
         *plain("hi"),
     ]
-    assert builder(add_bos=True).build(Job(1, Text("b", context=(0, 70)))) == [0, 70, *plain("b")]
+    assert tokens_of(builder(add_bos=True), Job(1, Text("<s>hi"))) == [0, *plain("<s>hi")]
+    assert tokens_of(builder("<s>{{ messages[0].content }}", add_bos=True), chat("hi")) == [
+        0,
+        *plain("hi"),
+    ]
+    assert tokens_of(builder(add_bos=True), Job(1, Text("b", context=(0, 70)))) == [
+        0,
+        70,
+        *plain("b"),
+    ]
 
 
 def test_an_empty_prompt_is_bos_or_an_error() -> None:
-    assert builder().build(Job(1, Text(""))) == [0]
+    assert tokens_of(builder(), Job(1, Text(""))) == [0]
     with pytest.raises(UsageError, match="empty"):
         builder(bos=-1).build(Job(1, Text("")))
 
 
 def test_context_comes_first_and_is_checked() -> None:
-    assert builder().build(Job(1, Text("b", context=(70, 71)))) == [70, 71, *plain("b")]
+    assert tokens_of(builder(), Job(1, Text("b", context=(70, 71)))) == [70, 71, *plain("b")]
     for token in (-1, 4 + 0x110000):
         with pytest.raises(UsageError, match="context"):
             builder().build(Job(1, Text("b", context=(token,))))
@@ -125,7 +143,7 @@ def test_context_comes_first_and_is_checked() -> None:
 
 def test_fill_in_the_middle() -> None:
     job = Job(1, Text("ab", suffix="cd"))
-    assert builder(infill=(1, 2, 3)).build(job) == [1, *plain("ab"), 2, *plain("cd"), 3]
+    assert tokens_of(builder(infill=(1, 2, 3)), job) == [1, *plain("ab"), 2, *plain("cd"), 3]
     with pytest.raises(UnsupportedRequest):
         builder().build(job)
 
@@ -142,7 +160,7 @@ def test_the_longest_fitting_conversation_is_chosen(roles: list[str], n_context:
             builder(n_context=n_context).build(job)
         return
     expected = [t for m in fitting[0] for t in [1, *plain(m.content), 2]]
-    assert builder(n_context=n_context).build(job) == expected
+    assert tokens_of(builder(n_context=n_context), job) == expected
 
 
 def test_system_messages_and_the_last_one_stay() -> None:
@@ -165,7 +183,7 @@ def test_one_message_too_long_is_an_error() -> None:
 
 def test_bare_text_keeps_its_beginning_and_its_end() -> None:
     text = "".join(map(chr, range(97, 123))) * 5
-    tokens = builder().build(Job(1, Text(text), Sampling(num_keep=4)))
+    tokens = tokens_of(builder(), Job(1, Text(text), Sampling(num_keep=4)))
     assert tokens == [*plain("abcd"), *plain(text[-59:])]
     assert len(tokens) == 63
     with pytest.raises(PromptTooLong):
@@ -184,5 +202,38 @@ def test_a_broken_template_spares_raw_prompts() -> None:
     made = builder("{{")
     with pytest.raises(MalformedModel):
         made.build(chat("hi"))
-    assert made.build(Job(1, Text("hi"))) == plain("hi")
-    assert made.build(Job(1, Chat((Message("user", "hi"),), template="{{ messages[0].content }}")))
+    assert tokens_of(made, Job(1, Text("hi"))) == plain("hi")
+    assert tokens_of(
+        made, Job(1, Chat((Message("user", "hi"),), template="{{ messages[0].content }}"))
+    )
+
+
+def test_a_template_with_tools_and_thinking_makes_a_reader() -> None:
+    tools: Any = ({"type": "function", "function": {"name": "f"}},)
+    template = "<tool_call></think>{% for m in messages %}{{ m.content }}{% endfor %}{{ end }}"
+    made = builder(template)
+    assert builder().build(chat("hi")).reader is None
+    reader = made.build(chat("hi")).reader
+    assert reader is not None
+    assert not reader.thinking
+    opened = builder(template + "<think>\n").build(chat("hi")).reader
+    assert opened is not None
+    assert opened.thinking
+    job = Job(1, Chat((Message("user", "hi"),), tools=tools, must_call=("f",)))
+    prompt = made.build(job)
+    assert prompt.form is not None
+    assert prompt.form.lark
+    assert "<tool_call>" in prompt.form.text
+    assert made.build(replace(job, prompt=Text("hi"))).reader is None
+
+
+def test_marks_that_are_special_tokens() -> None:
+    made = builder("[TOOL_CALLS]{{ messages[0].content }}", special_texts=[*SPECIALS[:3], "x"])
+    assert made.build(chat("hi")).marks == {}
+
+
+def test_thinking_is_turned_on_and_off() -> None:
+    made = builder("{{ '+' if enable_thinking is not defined or enable_thinking else '-' }}")
+    message = (Message("user", "hi"),)
+    for think, sign in ((None, "+"), (True, "+"), (False, "-")):
+        assert tokens_of(made, Job(1, Chat(message, think=think))) == plain(sign)

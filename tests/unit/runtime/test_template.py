@@ -88,7 +88,7 @@ def test_marks_leave_no_trace(source: str, contents: list[str]) -> None:
     template = ChatTemplate(source)
     clean = [c.translate(dict.fromkeys((0xFDD0, 0xFDD1, 0xFDD2), "\ufffd")) for c in contents]
     plain = template._once(
-        [Message("user", content) for content in clean], [], lambda _r, t: t, lambda t: t
+        [Message("user", content) for content in clean], {"tools": []}, lambda _r, t: t, lambda t: t
     )
     assert text(template.render(messages, [], SPECIAL)) == plain
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.messages import Chat, Finished, Message, Piece, Text, task_document
+from runtime.messages import Call, Chat, Finished, Message, Piece, Text, task_document
 from runtime.server.ollama import (
     NativeAnswer,
     error_line,
@@ -196,17 +196,15 @@ def test_the_models_own_settings_fill_what_is_left_open() -> None:
     assert [m.content for m in job.prompt.messages] == ["You are big", "1", "2", "Hi"]
 
 
+F = {"type": "function", "function": {"name": "f"}}
+
+
 @pytest.mark.parametrize(
     ("change", "capabilities", "text"),
     [
         ({}, ["embedding"], '"tiny" does not support chat'),
-        ({"tools": [{"type": "function"}]}, ["completion"], '"tiny" does not support tools'),
+        ({"tools": [F]}, ["completion"], '"tiny" does not support tools'),
         ({"think": True}, ["completion"], '"tiny" does not support thinking'),
-        (
-            {"tools": [{"type": "function"}]},
-            ["completion", "tools"],
-            "this version does not read tool calls out of answers yet",
-        ),
     ],
 )
 def test_capabilities(change: dict[str, Any], capabilities: list[str], text: str) -> None:
@@ -214,6 +212,36 @@ def test_capabilities(change: dict[str, Any], capabilities: list[str], text: str
     with pytest.raises(UnsupportedRequest) as caught:
         make_job(request, model(facts={**FACTS, "capabilities": capabilities}), 1)
     assert caught.value.line() == text
+
+
+def test_tool_calls_and_thinking_in_answers() -> None:
+    events: list[Piece | Call] = [
+        Piece(1, "I", thinking=True),
+        Piece(1, " ask", thinking=True),
+        Piece(1, "So:"),
+        Call(1, 0, "f", '{"a"', last=False),
+        Call(1, 0, "", ": 1}", last=True),
+        Call(1, 1, "g", "{}", last=True),
+    ]
+    done = Finished(1, "stop", 1, 2, 3, 4)
+    for chat in (True, False):
+
+        def key(document: Any, *, chat: bool = chat) -> Any:
+            return document["message"] if chat else document
+
+        whole = key(json.loads(NativeAnswer("tiny", chat=chat).whole(events, done, Timing(1, 1))))
+        assert whole["thinking"] == "I ask"
+        first, second = (call["function"] for call in whole["tool_calls"])
+        assert first == {"index": 0, "name": "f", "arguments": {"a": 1}}
+        assert second == {"index": 1, "name": "g", "arguments": {}}
+        reply = NativeAnswer("tiny", chat=chat)
+        lines = [
+            json.loads(line)
+            for event in events
+            if (line := reply.piece(event) if isinstance(event, Piece) else reply.call(event))
+        ]
+        assert [key(line).get("thinking") for line in lines] == ["I", " ask", None, None, None]
+        assert [len(key(line).get("tool_calls", ())) for line in lines] == [0, 0, 0, 1, 1]
 
 
 def test_tool_turns_reach_the_template() -> None:

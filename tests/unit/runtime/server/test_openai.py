@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.messages import Chat, Finished, Message, Piece, Text, task_document
+from runtime.messages import Call, Chat, Finished, Message, Piece, Text, task_document
 from runtime.server.openai import (
     OpenAIAnswer,
     error_document,
@@ -351,3 +351,71 @@ def test_formats() -> None:
     wanted["json_schema"] = {"schema": {"enum": ["x" * 70_000]}}
     with pytest.raises(SealiftError, match="too large"):
         form(response_format=wanted)
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}},
+    {"type": "function", "function": {"name": "g"}},
+]
+
+
+@pytest.mark.parametrize(
+    ("choice", "must"),
+    [
+        (None, ()),
+        ("auto", ()),
+        ("required", ("f", "g")),
+        ({"type": "function", "function": {"name": "g"}}, ("g",)),
+    ],
+)
+def test_the_choice_of_tools(choice: Any, must: tuple[str, ...]) -> None:
+    prompt = parse_chat({**CHAT, "tools": TOOLS, "tool_choice": choice}).prompt
+    assert isinstance(prompt, Chat)
+    assert prompt.must_call == must
+    assert len(prompt.tools) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"tools": [{}]}, "function.name"),
+        ({"tools": [{"function": {"name": "f", "parameters": 3}}]}, "must be an object"),
+        ({"tools": TOOLS, "tool_choice": "sometimes"}, "must be an object"),
+        ({"tools": TOOLS, "tool_choice": {"function": {"name": "h"}}}, "none of the"),
+        ({"tools": TOOLS * 65}, "more than 128 tools"),
+    ],
+)
+def test_bad_tools(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(SealiftError, match=text):
+        parse_chat({**CHAT, **change})
+
+
+def test_tool_calls_and_thinking_in_answers() -> None:
+    events: list[Piece | Call] = [
+        Piece(1, "I ask", thinking=True),
+        Call(1, 0, "f", '{"a"', last=False),
+        Call(1, 0, "", ": 1}", last=True),
+        Call(1, 1, "g", "{}", last=True),
+    ]
+    done = Finished(1, "stop", 1, 2, 3, 4)
+    request = parse_chat(CHAT)
+    reply = OpenAIAnswer(request, chat=True, answer_id="x", created=1)
+    (choice,) = json.loads(reply.whole(events, done, Timing(1, 1)))["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["reasoning"] == "I ask"
+    assert [c["function"]["arguments"] for c in choice["message"]["tool_calls"]] == [
+        '{"a": 1}',
+        "{}",
+    ]
+    reply = OpenAIAnswer(request, chat=True, answer_id="x", created=1)
+    deltas = [
+        json.loads((reply.piece(e) if isinstance(e, Piece) else reply.call(e))[6:])["choices"][0][
+            "delta"
+        ]
+        for e in events
+    ]
+    assert deltas[0]["reasoning"] == "I ask"
+    assert deltas[1]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a"'}
+    assert deltas[2]["tool_calls"] == [{"index": 0, "function": {"arguments": ": 1}"}}]
+    assert deltas[1]["tool_calls"][0]["id"] != deltas[3]["tool_calls"][0]["id"]
+    assert b'"finish_reason":"tool_calls"' in reply.closing(done, Timing(1, 1))
