@@ -54,7 +54,7 @@ _MODEL: Final = """
 _IMPORT: Final = """
     SELECT i.id, bundle, publisher, sequence, verdict, at, document,
            coalesce(signature, x''), coalesce(public, x'')
-      FROM imports AS i JOIN receipts AS r ON r.import = i.id
+      FROM imports AS i JOIN receipts AS r ON r.id = i.id
 """
 
 
@@ -288,7 +288,8 @@ class Catalogue:
             InvalidName: Several do.
         """
         prefix = beginning.lower()
-        found = self._imports("WHERE substr(i.id, 1, ?) = ? LIMIT 2", len(prefix), prefix)
+        # Ids are hexadecimal: "g" comes behind all that begin so.
+        found = self._imports("WHERE i.id >= ? AND i.id < ? LIMIT 2", prefix, f"{prefix}g")
         if not found or not prefix:
             raise NotFound(
                 f"there is no receipt {beginning[:40]!r}", hint="See: bundle receipt list"
