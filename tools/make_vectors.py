@@ -5,6 +5,7 @@ Signatures are random, so every run gives other bytes: run it only when the form
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -36,7 +37,30 @@ def main() -> None:
         _bundle(
             "volumes.tar", soft, "library/soft:2", "--compression", "none", "--volume-size", "1050K"
         )
+        _delta(work)
     _describe()
+
+
+def _delta(work: Path) -> None:
+    """The soft model with one tensor changed, against a site that has the soft one."""
+    from tests.gguf_files import tiny_gguf
+
+    tensors = _soft_tensors()
+    for values in tensors.values():
+        values[100] *= 0.5
+    changed = tiny_gguf(work / "changed.gguf", name="changed", tensors=tensors)
+    site = str(work / "site")
+    root = VECTORS / "root.json"
+    fingerprint = hashlib.sha256(root.read_bytes()).hexdigest()
+    trust = ("trust", "init", "--root", str(root), "--fingerprint", fingerprint)
+    listing = str(work / "site.inventory")
+    for words in (
+        trust,
+        ("import", str(VECTORS / "zstd.tar")),
+        ("inventory", "export", "-o", listing),
+    ):
+        _run(*words, home=site)
+    _bundle("delta.tar", changed, "library/soft:3", "--against", listing)
 
 
 def _soft_tensors() -> dict[str, Any]:
@@ -51,8 +75,11 @@ def _bundle(name: str, source: Path, model: str, *options: str) -> None:
     _run("create", str(source), "-n", model, "-o", str(VECTORS / name), "--force", *options)
 
 
-def _run(*words: str) -> None:
-    subprocess.run(["bundle", *words, "--json"], check=True, stdout=subprocess.DEVNULL)
+def _run(*words: str, home: str | None = None) -> None:
+    environment = dict(os.environ) if home is None else {**os.environ, "SEALIFT_HOME": home}
+    subprocess.run(
+        ["bundle", *words, "--json"], check=True, stdout=subprocess.DEVNULL, env=environment
+    )
 
 
 def _describe() -> None:
@@ -62,6 +89,7 @@ def _describe() -> None:
     found: dict[str, Any] = {
         "clock": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "bundles": {},
+        "bases": {"delta.tar": "zstd.tar"},
     }
     for path in sorted(VECTORS.glob("*.tar")):
         if ".v0" in path.name:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +17,14 @@ import zstandard
 
 BLOCK = 512
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-SUFFIX = {"identity": "", "zstd": ".zst", "zstd-planes2": ".zp2", "zstd-planes4": ".zp4"}
+SUFFIX = {
+    "identity": "",
+    "zstd": ".zst",
+    "zstd-planes2": ".zp2",
+    "zstd-planes4": ".zp4",
+    "delta": ".delta",
+}
+LITERALS = {0: "identity", 1: "zstd", 2: "zstd-planes2", 4: "zstd-planes4"}
 
 
 def header(name: str, size: int) -> bytes:
@@ -63,8 +71,10 @@ class Tar:
         assert (self.position + len(rest)) % 10240 == 0
 
 
-def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The descriptor, and every blob by its digest."""
+def read_bundle(
+    path: Path, held: Mapping[str, bytes] | None = None
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The descriptor, and every blob by its digest; of ``held`` the far side has copies."""
     with path.open("rb") as file:
         tar = Tar(file)
         assert tar.member("oci-layout", len(LAYOUT)) == LAYOUT
@@ -94,7 +104,7 @@ def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     for number, volume in enumerate(descriptor["volumes"], 1):
         _read_volume(path, descriptor, number, volume["parts"], stored)
     return descriptor, {
-        e["digest"]: _decode(e, stored[e["digest"]]) for e in descriptor["contents"]
+        e["digest"]: _decode(e, stored[e["digest"]], held or {}) for e in descriptor["contents"]
     }
 
 
@@ -171,22 +181,60 @@ def _name(entry: dict[str, Any]) -> str:
     return f"sealift/{plain}{suffix}" if suffix else plain
 
 
-def _decode(entry: dict[str, Any], stored: bytes) -> bytes:
+def _decode(entry: dict[str, Any], stored: bytes, held: Mapping[str, bytes]) -> bytes:
     """§7."""
-    blob = b""
+    segments = []
     position = 0
     for segment in _segments(entry):
         data = stored[position : position + segment["size"]]
         position += segment["size"]
         assert "sha256:" + hashlib.sha256(data).hexdigest() == segment["digest"]
-        if entry["encoding"] != "identity":
-            piece = min(entry["piece"], entry["size"] - len(blob))
-            data = zstandard.ZstdDecompressor().decompress(data, max_output_size=piece)
-            planes = {"zstd-planes2": 2, "zstd-planes4": 4}.get(entry["encoding"], 1)
-            data = _merge(data, planes)
-        blob += data
+        segments.append(data)
+    if entry["encoding"] == "delta":
+        blob = _rebuild(entry, segments, [held[base] for base in entry["bases"]])
+    else:
+        piece = entry.get("piece", entry["size"])
+        blob = _join(entry["encoding"], segments, entry["size"], piece)
     assert len(blob) == entry["size"]
     assert "sha256:" + hashlib.sha256(blob).hexdigest() == entry["digest"]
+    return blob
+
+
+def _join(encoding: str, segments: list[bytes], size: int, piece: int) -> bytes:
+    """§7."""
+    blob = b""
+    for data in segments:
+        raw = data
+        if encoding != "identity":
+            expected = min(piece, size - len(blob))
+            raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=expected)
+            assert len(raw) == expected
+            raw = _merge(raw, {"zstd-planes2": 2, "zstd-planes4": 4}.get(encoding, 1))
+        blob += raw
+    return blob
+
+
+def _rebuild(entry: dict[str, Any], segments: list[bytes], bases: list[bytes]) -> bytes:
+    """§8."""
+    recipe, *rest = segments
+    magic, size, literal_size, count, encoding, zero, operations = struct.unpack_from(
+        ">16sQQHBBI", recipe
+    )
+    assert (magic, zero) == (b"sealift recipe\0\1", 0)
+    assert (size, count) == (entry["size"], len(bases))
+    assert len(recipe) == 40 + 20 * operations
+    literals = _join(LITERALS[encoding], rest, literal_size, 8 << 20)
+    assert len(literals) == literal_size
+    blob, position = b"", 0
+    for base, offset, length in struct.iter_unpack(">IQQ", recipe[40:]):
+        if base == 0:
+            assert offset == 0
+            blob += literals[position : position + length]
+            position += length
+        else:
+            assert offset + length <= len(bases[base - 1])
+            blob += bases[base - 1][offset : offset + length]
+    assert position == literal_size
     return blob
 
 
