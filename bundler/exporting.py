@@ -21,7 +21,7 @@ from bundler.descriptor import BundleDescriptor, BundledModel
 from bundler.files import Source, free_space, open_regular, write_file
 from bundler.finding import find_bundle
 from bundler.head import Head, advice, open_head
-from bundler.importer import Wishes, staged_head
+from bundler.importer import Wishes, staged_head, withdrawals_at
 from bundler.intake import Need, assemble, incomplete
 from bundler.mending import mending
 from bundler.pipes import is_pipe, standard_input
@@ -37,6 +37,7 @@ from schemas import strictjson
 from schemas.errors import AlreadyExists, IncompleteBundle, NotFound, StorageFull
 from schemas.render import Meter
 
+_WITHDRAWN: Final = "Export the others with --only"
 _NAME_CHARS: Final = 40  # of the folder's name in that of the unfinished one
 _COSIGN_IMAGE: Final = "dev.cosignproject.cosign/image"  # what cosign --local-image verifies
 _READABLE: Final = 0o755  # the blobs themselves have 0444
@@ -117,6 +118,7 @@ def _export(
         blobs.prepare()
         with blobs.stage("export") as area:
             head = trusted.read_rest(lambda data: _take_small(area, data))
+            withdrawals_at(store, head, wanted).check(_WITHDRAWN)
             need = Need.of(head, wanted)
             need.check(store)
             found = {b.digest: b.size for model in wanted for b in head.blobs_of(model)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from bundler.advisories.lists import WithdrawnList
 from bundler.descriptor import BundledModel
@@ -23,7 +24,8 @@ from registry.transaction import Transaction
 from registry.withdrawals import AcceptedList, Action, Withdrawal, Withdrawn
 from schemas.errors import ModelWithdrawn, OutsideClosure, RollbackDetected
 
-_SHOWN = 3
+_SHOWN: Final = 3
+_TAKEN: Final = "All else of the bundle was taken; ask its publisher for what follows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,14 @@ class Applied:
             accepted = AcceptedList(self.version, len(self.carried.entries), self.carried.data)
             tx.withdrawals.accept(self.source, accepted, self.carried.last())
 
-    def check(self) -> None:
+    def check(self, hint: str = _TAKEN) -> None:
         """See that nothing was refused.
 
+        Args:
+            hint: What next.
+
         Raises:
-            ModelWithdrawn: Something was; the rest is installed.
+            ModelWithdrawn: Something was.
         """
         refused = self.refused
         if refused:
@@ -87,7 +92,7 @@ class Applied:
             raise ModelWithdrawn(
                 f"{len(refused)} of the bundle's models are not for use",
                 why="; ".join(lines[:_SHOWN]),
-                hint="Everything else of the bundle was taken; ask its publisher for what follows",
+                hint=hint,
             )
 
 

@@ -271,6 +271,18 @@ def test_a_withdrawn_model_comes_again(home: Site, publisher: Simulator, stick: 
     assert home.bundle("verify", path).code == ModelWithdrawn.exit_code
 
 
+def test_a_withdrawn_model_is_carried_on_as_a_plain_layout(
+    home: Site, publisher: Simulator, stick: Stick, tmp_path: Path
+) -> None:
+    path = stick(withdrawing(publisher, GOOD, BAD, data=listing(entry(1))))
+    layout = tmp_path / "layout"
+    outcome = home.bundle("export", path, "--oci-layout", layout)
+    assert outcome.code == ModelWithdrawn.exit_code
+    assert not layout.exists()
+    good = home.bundle("export", path, "--oci-layout", layout, "--only", "library/good:*")
+    assert good.code == 0
+
+
 def test_its_weights_come_under_another_name(
     home: Site, publisher: Simulator, stick: Stick
 ) -> None:
