@@ -70,7 +70,8 @@ class Publisher:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._refresh()
+        self._generation = workspace.load()
+        self._repository = load_repository(self._generation)
 
     @classmethod
     def init(
@@ -209,11 +210,8 @@ class Publisher:
         """As :func:`bundler.trust.signing.signing`; afterwards this object is up to date."""
         with signing(self._workspace, secret, partly=partly) as opened:
             yield opened
-            self._refresh()
-
-    def _refresh(self) -> None:
-        self._generation = self._workspace.load()
-        self._repository = load_repository(self._generation)
+            if opened.committed:
+                self._generation, self._repository = opened.generation, opened.repository
 
     def add_namespace(
         self,

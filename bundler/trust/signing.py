@@ -29,12 +29,14 @@ class Signing:
         generation: What was there.
         repository: Its metadata, to be changed.
         ring: The keys at hand.
+        committed: Whether the repository is the folder's state now.
     """
 
     workspace: Workspace
     generation: Generation
     repository: Repository
     ring: KeyRing
+    committed: bool = False
 
     def delegate_here(self, role: str, key_type: str, now: datetime, rounds: int) -> None:
         """Delegate to a role whose key is made and kept in this folder."""
@@ -69,6 +71,7 @@ class Signing:
             key_names={**before.key_names, **key_names},
         )
         self.workspace.commit(generation)
+        self.generation, self.committed = generation, True
         for role in (*names.TOP_LEVEL, *self.repository.delegated):
             wanted = self.repository.role_keys(role)
             if wanted is not None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -31,6 +28,7 @@ from schemas.errors import (
     TrustError,
     UsageError,
 )
+from tests.support.crashing import FORKS, crashes
 from tests.support.publisher_simulator import NOW, YEAR
 
 PASSPHRASE = b"correct horse"
@@ -332,10 +330,6 @@ def test_bundle_expires_half_a_year_later(publisher: Publisher) -> None:
 # -- crashes -----------------------------------------------------------------------------------------
 
 
-# Python 3.12 warns of threads, of which pytest-timeout has one; the child touches none.
-FORKS = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-
-
 def tree(folder: Path) -> dict[str, bytes]:
     """All files but the empty lock."""
     return {
@@ -345,54 +339,16 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
-def die_at(operation: int) -> None:
-    """Have this process die at its n-th change to the file system, with nothing cleaned up."""
-    left = operation
-
-    def hook(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal left
-        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT
-        if writes or event in ("os.rename", "os.mkdir", "os.rmdir", "os.remove", "shutil.rmtree"):
-            left -= 1
-            if left <= 0:
-                os._exit(9)
-
-    sys.addaudithook(hook)
-
-
-def crashes(action: str, folder: Path) -> Iterator[int]:
-    """Run an action in child processes that die ever later, until one lives."""
-    for operation in range(1, 200):
-        child = os.fork()
-        if child == 0:
-            die_at(operation)
-            try:
-                if action == "init":
-                    init(folder)
-                elif action == "add":
-                    Publisher.open(folder).add_namespace(
-                        "acme", PASSPHRASE, now=NOW, kdf_rounds=ROUNDS
-                    )
-                else:
-                    publish(Publisher.open(folder), model(f"library/m:{operation}"))
-            except BaseException:  # noqa: BLE001 - a forked child must not run pytest's handlers
-                os._exit(2)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        code = os.waitstatus_to_exitcode(status)
-        assert code in (0, 9)
-        yield operation
-        if code == 0:
-            return
-    pytest.fail("it never ended")
-
-
 @FORKS
 def test_crash_while_publishing_never_gives_one_version_to_two_files(publisher: Publisher) -> None:
     state = site(publisher)
     released: dict[str, bytes] = {}
     steps = 0
-    for steps in crashes("publish", publisher.folder):
+
+    def action() -> None:
+        publish(Publisher.open(publisher.folder), model(f"library/m:{steps + 1}"))
+
+    for steps in crashes(action):
         signed = publish(Publisher.open(publisher.folder), model(f"library/after:{steps}"))
         for name, data in signed.members:
             version = str(signed.versions["timestamp"]) if name == "timestamp.json" else ""
@@ -403,7 +359,11 @@ def test_crash_while_publishing_never_gives_one_version_to_two_files(publisher: 
 
 @FORKS
 def test_crash_while_adding_a_namespace_is_made_good_by_the_next_try(publisher: Publisher) -> None:
-    for _ in crashes("add", publisher.folder):
+    def action() -> None:
+        again = Publisher.open(publisher.folder)
+        again.add_namespace("acme", PASSPHRASE, now=NOW, kdf_rounds=ROUNDS)
+
+    for _ in crashes(action):
         again = Publisher.open(publisher.folder)
         if "acme" not in again.namespaces:
             assert again.namespaces == ("library",)
@@ -417,7 +377,7 @@ def test_crash_while_adding_a_namespace_is_made_good_by_the_next_try(publisher: 
 @FORKS
 def test_crash_during_init_leaves_no_folder_or_a_whole_one(tmp_path: Path) -> None:
     folder = tmp_path / "publisher"
-    for _ in crashes("init", folder):
+    for _ in crashes(lambda: init(folder)):
         if folder.exists():
             publish(Publisher.open(folder), model())
             return
