@@ -101,7 +101,10 @@ def test_disk_counts_a_file_once_whatever_its_names(tmp_path: Path) -> None:
 
 
 def test_time_per_blob_leaves_out_what_one_model_takes() -> None:
-    assert scale.per_blob({1: 1.0, 11: 1.3, 101: 4.0}) == pytest.approx({11: 1e4, 101: 1e4})
+    assert scale.per_blob({3: 1.0, 33: 1.3, 303: 4.0}) == pytest.approx({33: 1e4, 303: 1e4})
+    assert scale.growth("x", 10.0, 11.0).verdict == "met"
+    assert scale.growth("x", 10.0, 13.0).verdict == "MISSED"
+    assert scale.growth("x", 0.0, 13.0).verdict == ""
 
 
 def test_what_fuzzing_says_is_read() -> None:

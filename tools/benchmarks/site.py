@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -77,15 +77,20 @@ class Site:
         command = [self.bundle, "create", str(model), "--name", name, "-o", str(bundle)]
         return run([*command, *options], env=self._publisher)
 
-    def create_many(self, folder: Path, models: Sequence[str], bundle: Path) -> Cost:
-        """``bundle create`` of many, named after their files.
+    def add_namespace(self, name: str) -> None:
+        """A key for one more namespace."""
+        run([self.bundle, "keys", "add-namespace", name], env=self._publisher)
+
+    def create_many(self, folder: Path, models: Mapping[str, str], bundle: Path) -> Cost:
+        """``bundle create`` of many.
 
         Args:
             folder: Where they lie; the command runs there, so that its line stays short.
-            models: Names of files.
+            models: Names of files to names of models.
             bundle: Must not be there.
         """
-        command = [self.bundle, "create", *models, "--quiet", "-o", str(bundle)]
+        command = [self.bundle, "create", "--quiet", "-o", str(bundle), *models]
+        command += [f"-n{name}" for name in models.values()]
         return run(command, env=self._publisher, cwd=folder)
 
     def new_store(self, name: str = "store") -> Path:
