@@ -201,6 +201,13 @@ EXAMPLES: dict[Kind, dict[str, Any]] = {
         "bundle": {"id": "a" * 32, "sequence": 1},
         "blobs": {"count": 1, "digests": "A" * 43, "sizes": "AQ"},
     },
+    Kind.SIGN_REQUEST: {
+        "schemaVersion": 1,
+        "publisher": "acme",
+        "base": {"1.root.json": "{}"},
+        "proposed": {"2.root.json": "{}"},
+        "keyNames": {"0" * 64: "Anna"},
+    },
     Kind.POLICY: {
         "schema_version": 1,
         "publisher": [{"anchor": "acme", "fingerprint": "0" * 64, "names": ["acme/*"]}],
