@@ -190,6 +190,31 @@ def test_more_damage_than_parity_is_refused_and_changes_nothing(trip: Trip, tmp_
     assert site.snapshot().catalogue == empty.catalogue
 
 
+def test_plan_of_an_import_that_goes_on(trip: Trip, tmp_path: Path) -> None:
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    form = ("--compression", "none", "--volume-size", "1Mi", "--parity", "1")
+    argv = ("create", trip.base, "-n", BASE, *form, "-o", stick / "m.tar", *trip.secret)
+    assert trip.near.bundle(*argv).code == 0
+    site = trip.site("goes-on")
+    fresh = site.bundle("plan", stick, "--json").document
+    full = trip.base.stat().st_size
+    small = 20_000  # manifest, config and what other tools check
+    assert full < fresh["isolated"]["writtenBytes"] < full + small
+    assert (fresh["missingVolumes"], len(fresh["parityVolumes"])) == ([], 1)
+
+    lacking = site.bundle("import", stick / "m.tar", stick / "m.v001.tar", "--json")
+    assert lacking.error["code"] == "incomplete-bundle"
+    came = (stick / "m.v001.tar").stat().st_size
+    rest = site.bundle("plan", stick / "m.tar", stick / "m.v003.tar", "--json").document
+    assert rest["missingVolumes"] == [2]
+    left = rest["isolated"]["writtenBytes"]
+    assert full - came < left < full - came + small
+    assert rest["isolated"]["readBytes"] == left + full, "the rest, and once more the whole"
+    assert site.bundle("import", stick).code == 0
+    assert site.bundle("plan", stick, "--json").document["isolated"]["writtenBytes"] == 0
+
+
 def damage(path: Path, offset: int) -> None:
     with path.open("r+b") as file:
         file.seek(offset)
