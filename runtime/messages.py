@@ -279,6 +279,7 @@ class Finished:
         prompt_ns: Time for the prompt.
         eval_ns: Time for the answer.
         context: Token ids of prompt and answer, if asked for.
+        stop: The stop string that ended the answer, if one did.
     """
 
     kind: ClassVar[str] = "finished"
@@ -289,6 +290,7 @@ class Finished:
     prompt_ns: int
     eval_ns: int
     context: tuple[int, ...] = ()
+    stop: str = ""
 
 
 @dataclass(frozen=True, slots=True)

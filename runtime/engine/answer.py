@@ -44,6 +44,11 @@ class Answer:
         return self._stops.stopped
 
     @property
+    def stop(self) -> str:
+        """Which one; empty if none has."""
+        return self._stops.found
+
+    @property
     def thinking(self) -> bool:
         """Whether the answer is in its thinking now."""
         return self._reader is not None and self._reader.thinking

@@ -291,6 +291,7 @@ class ContinuousEngine:
             prompt_ns=prompt_ns,
             eval_ns=now - sequence.began - prompt_ns,
             context=(*sequence.prompt, *sequence.output) if sequence.job.want_context else (),
+            stop=sequence.answer.stop,
         )
 
     def _release(self, sequence: _Sequence) -> None:

@@ -16,12 +16,13 @@ class StopStrings:
         stops: The strings; empty ones are ignored.
     """
 
-    __slots__ = ("_held", "_stops", "stopped")
+    __slots__ = ("_held", "_stops", "found", "stopped")
 
     def __init__(self, stops: Iterable[str]) -> None:
         self._stops = tuple({stop for stop in stops if stop})
         self._held = ""
         self.stopped = False
+        self.found = ""  # the one that stopped it
 
     def feed(self, text: str) -> str:
         """Take more text; return what may be shown now.
@@ -33,8 +34,9 @@ class StopStrings:
         if not self._stops:
             return text
         text = self._held + text
-        cut = self._earliest(text)
-        if cut is not None:
+        earliest = self._earliest(text)
+        if earliest is not None:
+            cut, self.found = earliest
             self.stopped = True
             self._held = ""
             return text[:cut]
@@ -47,15 +49,15 @@ class StopStrings:
         text, self._held = self._held, ""
         return text
 
-    def _earliest(self, text: str) -> int | None:
-        """Where the text is to be cut, by the stop string that ends first."""
+    def _earliest(self, text: str) -> tuple[int, str] | None:
+        """Where the text is to be cut, and the stop string that ends first."""
         best: tuple[int, int] | None = None
         for stop in self._stops:
             start = text.find(stop)
             if start >= 0:
                 found = (start + len(stop), start)
                 best = found if best is None else min(best, found)
-        return None if best is None else best[1]
+        return None if best is None else (best[1], text[best[1] : best[0]])
 
     def _held_length(self, text: str) -> int:
         """Length of the longest end of the text with which a stop string begins."""

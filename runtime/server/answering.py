@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
-from runtime.messages import Call, Event, Failed, Finished, Piece
+from runtime.messages import Call, Event, Failed, Finished, Piece, Started
 from runtime.server.backend import Backend
 from runtime.server.ollama import JSON, NativeAnswer
 from runtime.server.requests import Answer, Generation, Timing, check_capabilities, make_job
@@ -69,6 +69,8 @@ async def answer(
                     data = reply.piece(event) if isinstance(event, Piece) else reply.call(event)
                     if data:
                         await write(http, stream.response, data)
+                elif isinstance(event, Started):
+                    reply.started(event)
                 elif isinstance(event, Finished):
                     finished = event
                 else:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 
 from runtime.options import parse_options
-from runtime.server import embedding, guard, listing, ollama, openai
+from runtime.server import anthropic, embedding, guard, listing, ollama, openai
 from runtime.server.answering import STREAM, Stream, answer, load_or_unload, write
 from runtime.server.backend import Backend
 from runtime.server.body import Fields, parse_body
@@ -97,6 +97,8 @@ def make_app(backend: Backend) -> web.Application:
         ("/v1/chat/completions", _v1_chat),
         ("/v1/completions", _v1_completions),
         ("/v1/embeddings", _v1_embeddings),
+        ("/v1/messages", _messages),
+        ("/v1/messages/count_tokens", _count_tokens),
     )
     for path, handler in posts:
         router.add_post(path, handler)
@@ -213,7 +215,9 @@ def _abandoned(request: web.Request) -> web.StreamResponse:
 def _error_response(
     request: web.Request, error: SealiftError, status: int | None = None
 ) -> web.Response:
-    if request.path.startswith("/v1/"):
+    if request.path.startswith("/v1/messages"):
+        body = json.dumps(anthropic.error_document(error, status)).encode()
+    elif request.path.startswith("/v1/"):
         body = json.dumps(openai.error_document(error)).encode()
     else:
         body = ollama.error_line(error)
@@ -366,6 +370,21 @@ async def _v1(request: web.Request, wanted: Generation, *, chat: bool) -> web.St
         wanted, chat=chat, answer_id=secrets.token_hex(12), created=int(time.time())
     )
     return await answer(request, request.app[BACKEND], wanted, reply)
+
+
+# -- Anthropic ------------------------------------------------------------------------------------
+
+
+async def _messages(request: web.Request) -> web.StreamResponse:
+    wanted = anthropic.parse_messages(await _body(request))
+    reply = anthropic.AnthropicAnswer(wanted, answer_id=secrets.token_hex(12))
+    return await answer(request, request.app[BACKEND], wanted, reply)
+
+
+async def _count_tokens(request: web.Request) -> web.Response:
+    wanted = anthropic.parse_count(await _body(request))
+    event, _ = await embedding.run_task(request.app[BACKEND], wanted)
+    return _json(anthropic.count_document(event))
 
 
 # -- our own --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
-from runtime.messages import Call, Chat, Finished, Message, Piece, Role, Text
+from runtime.messages import Call, Chat, Finished, Message, Piece, Role, Started, Text
 from runtime.options import Options, parse_options
 from runtime.server.body import Fields
 from runtime.server.requests import (
@@ -278,6 +278,9 @@ class NativeAnswer:
         self._open, self._shut = (
             ('","message":{"role":"assistant","content":', "},") if chat else ('","response":', ",")
         )
+
+    def started(self, started: Started) -> None:
+        """Nothing to tell."""
 
     def opening(self) -> bytes:
         """Nothing."""

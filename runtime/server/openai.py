@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from runtime.messages import Call, Chat, Finished, Message, Piece, Role, Text
+from runtime.messages import Call, Chat, Finished, Message, Piece, Role, Started, Text
 from runtime.options import Options, parse_options, parse_stop
 from runtime.server.body import Fields, parse_body
 from runtime.server.requests import (
@@ -336,6 +336,9 @@ class OpenAIAnswer:
         self._head = _dumps(self._stream)[:-1] + ',"choices":['
         self._tail = '],"usage":null}\n\n' if request.include_usage else "]}\n\n"
         self._text = '{"index":0,"delta":{"content":' if chat else '{"index":0,"text":'
+
+    def started(self, started: Started) -> None:
+        """Nothing to tell."""
 
     def opening(self) -> bytes:
         """The role, or the echoed prompt."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from registry.reference import Reference
-from runtime.messages import Call, Chat, Finished, Job, Message, Piece, Text
+from runtime.messages import Call, Chat, Finished, Job, Message, Piece, Started, Text
 from runtime.models import Model
 from runtime.options import NO_OPTIONS, Options
 from runtime.server.body import Fields
@@ -165,6 +165,10 @@ class Answer(Protocol):
 
     stream_type: str
     """Content type of a streamed answer."""
+
+    def started(self, started: Started) -> None:
+        """The prompt is in the context."""
+        ...
 
     def opening(self) -> bytes:
         """What a stream begins with; may be empty."""

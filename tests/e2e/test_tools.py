@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import ollama
 import openai
 import pytest
@@ -138,3 +139,25 @@ def test_tools_of_the_native_dialect(server: Server) -> None:
     options: Any = {"temperature": 0, "num_predict": 30}
     plain = client.chat("hermes:1", ASK, tools=[WEATHER], options=options)
     assert plain.message.content or plain.message.tool_calls
+
+
+def test_tools_of_anthropics_dialect(server: Server) -> None:
+    tool: Any = {"name": "get_weather", "input_schema": WEATHER["function"]["parameters"]}
+    fields: Any = {
+        "model": "hermes:1",
+        "messages": ASK,
+        "max_tokens": 100,
+        "extra_body": {"temperature": 0},
+        "tools": [tool],
+        "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
+    }
+    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as client:
+        answer = client.messages.create(**fields)
+        with client.messages.stream(**fields) as stream:
+            streamed = stream.get_final_message()
+    for message in (answer, streamed):
+        content: Any = message.content
+        (block,) = content
+        assert message.stop_reason == "tool_use"
+        assert block.type == "tool_use"
+        assert set(block.input) == {"city", "days"}
