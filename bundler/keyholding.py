@@ -12,10 +12,11 @@ from bundler.chunking import Chunking
 from bundler.chunks.shelf import IndexShelf
 from bundler.clock import now
 from bundler.connected import check_namespace, found_models, open_publisher, workspace
+from bundler.descriptor import BundleDescriptor
 from bundler.files import check_output, open_regular, write_file
 from bundler.heading import to_be_signed
 from bundler.modelpack import pack
-from bundler.reading import read_front
+from bundler.reading import read_front, read_withdrawn
 from bundler.sources import hashed
 from bundler.trust import keys, names
 from bundler.trust.changing import Planner, Wish, change
@@ -24,6 +25,8 @@ from bundler.trust.fingerprint import parse_fingerprint
 from bundler.trust.health import SOON, RoleHealth
 from bundler.trust.keyring import TOKEN_SCHEME, KeyRing, Secrets
 from bundler.trust.publisher import Publisher
+from bundler.trust.recovering import recover as bring_up_to_date
+from bundler.trust.recovering import signed_target
 from bundler.trust.requests import (
     Known,
     Review,
@@ -37,7 +40,7 @@ from bundler.trust.requests import (
 from bundler.trust.roles import RoleKeys
 from registry.digest import Digest
 from schemas import limits
-from schemas.errors import NotFound, RollbackDetected, TrustMissing, UsageError
+from schemas.errors import ContentMismatch, NotFound, RollbackDetected, TrustMissing, UsageError
 from schemas.render import Meter
 
 
@@ -135,6 +138,31 @@ def check_not_behind(publisher: Publisher, bundle: Path) -> None:
                 why=f"its {role} is v{have.get(role, 0)}, the bundle's v{version}",
                 hint="Restore a newer backup; do not sign with this one",
             )
+
+
+def recover(home: Path, bundle: Path) -> Publisher:
+    """Bring a folder out of an old backup up to date.
+
+    Args:
+        home: Whose.
+        bundle: The newest one that was made.
+
+    Raises:
+        TrustMissing: It is another publisher's.
+        AlreadyExists: The folder is not older.
+    """
+    publisher = open_publisher(home)
+    with open_regular(bundle) as source:
+        front = read_front(source)
+        members = front.trust_files
+        descriptor = signed_target(members, names.BUNDLE_ROLE, names.BUNDLE_TARGET)
+        if descriptor is None or descriptor[0] != Digest.of(front.descriptor_bytes):
+            raise ContentMismatch("the bundle's descriptor is not the one that was signed")
+        signed_list = signed_target(members, names.ADVISORIES, names.WITHDRAWN_TARGET)
+        withdrawn = read_withdrawn(front.reader, signed_list)
+    sequence = BundleDescriptor.from_bytes(front.descriptor_bytes).sequence
+    bring_up_to_date(publisher, members, sequence, withdrawn)
+    return publisher
 
 
 def add(

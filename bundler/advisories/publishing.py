@@ -8,6 +8,8 @@ from pathlib import Path
 from bundler.advisories.lists import Entry, WithdrawnList, appended, check_reason
 from bundler.clock import now
 from bundler.connected import open_publisher
+from bundler.files import check_output, write_file
+from bundler.trust.changing import Wish, change
 from bundler.trust.keyring import Secrets
 from bundler.trust.publisher import Publisher
 from registry.digest import Digest
@@ -25,6 +27,7 @@ def withdraw(
     passphrase: Callable[[], Secrets | bytes],
     only_manifest: bool = False,
     dry_run: bool = False,
+    request: Path | None = None,
 ) -> Entry:
     """Add to the list of withdrawals, and sign it; every bundle from now on carries it.
 
@@ -37,6 +40,7 @@ def withdraw(
         only_manifest: Of a name, leave its weights out: the same weights under another manifest
             stay usable.
         dry_run: Sign nothing.
+        request: Change nothing, but write a request there for others to sign too.
 
     Returns:
         What was added, or would be.
@@ -60,7 +64,17 @@ def withdraw(
         return new.data
 
     make_list(publisher.withdrawn)  # before a passphrase is asked for
-    if not dry_run:
+    if request is not None and not dry_run:
+        check_output(request, overwrite=False)
+        asked = change(
+            publisher,
+            lambda planner: planner.withdraw(make_list(publisher.withdrawn)),
+            passphrase(),
+            wish=Wish.REQUEST,
+            now=moment,
+        )
+        write_file(request, asked.request.to_bytes())
+    elif not dry_run:
         publisher.withdraw(make_list, passphrase(), now=moment)
     return entries[-1]
 

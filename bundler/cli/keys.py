@@ -157,6 +157,19 @@ def keys_status(
         raise typer.Exit(ExpiredMetadata.exit_code)
 
 
+@app.command("recover")
+def keys_recover(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The newest that was made.")],
+    json: JsonFlag = False,
+) -> None:
+    """Bring keys out of an old backup up to date, so that no version is given out twice."""
+    from bundler import keyholding
+    from bundler.rendering import keys
+    from schemas.settings import load
+
+    keys.publisher(Output(json=json), keyholding.recover(load().home, bundle))
+
+
 @app.command("add")
 def keys_add(
     role: Role,

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from bundler.cli.options import PassphraseFile
-from bundler.cli.signing import KeyPassphraseFile, PinFile, SignWith, secrets
+from bundler.cli.signing import KeyPassphraseFile, PinFile, Request, SignWith, secrets
 from schemas.cli import JsonFlag, Output
 
 
@@ -34,6 +34,7 @@ def withdraw(
     sign_with: SignWith = None,
     key_passphrase_file: KeyPassphraseFile = None,
     pin_file: PinFile = None,
+    request: Request = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be said.")
     ] = False,
@@ -63,6 +64,7 @@ def withdraw(
         passphrase=lambda: secrets(passphrase_file, sign_with, key_passphrase_file, pin_file),
         only_manifest=manifest_only,
         dry_run=dry_run,
+        request=request,
     )
     advisories.withdrawn(out, entry, dry_run=dry_run)
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from bundler.advisories.lists import WithdrawnList
 from bundler.clock import rfc3339
 from bundler.keyholding import Changed
 from bundler.trust import names
@@ -17,6 +18,7 @@ from bundler.trust.wording import Statement, statements
 from schemas.render import Output
 
 _SHORT: Final = 16  # digits of a key id, for people
+_ENTRIES: Final = 100  # withdrawals that are shown; --json of `bundle withdraw --list` has all
 
 
 def publisher(out: Output, result: Publisher) -> None:
@@ -132,6 +134,7 @@ def reviewed(out: Output, result: Review) -> None:
     """``bundle sign show``."""
     _heading(out, result)
     _statements(out, statements(result))
+    _withdrawals(out, result)
     out.result(_review(result))
 
 
@@ -140,6 +143,7 @@ def about_to_sign(out: Output, result: Review) -> None:
     out.note("You are about to sign:")
     _heading(out, result)
     _statements(out, statements(result))
+    _withdrawals(out, result)
 
 
 def cosigned(out: Output, result: Review, roles: Sequence[str], path: Path) -> None:
@@ -180,6 +184,18 @@ def _heading(out: Output, result: Review) -> None:
             ("known root", result.anchor.hex),
         ]
     )
+
+
+def _withdrawals(out: Output, result: Review) -> None:
+    """What a proposed list withdraws: whoever signs it signs all of it."""
+    if result.request.withdrawn is None:
+        return
+    found = WithdrawnList.parse(result.request.withdrawn).entries
+    for entry in reversed(found[-_ENTRIES:]):
+        what = entry.subject or ", ".join(digest.short for digest in entry.digests)
+        out.line(f"  withdrawal {entry.number}: {entry.action.word} {what}: {entry.reason}")
+    if len(found) > _ENTRIES:
+        out.line(f"  and {len(found) - _ENTRIES} earlier ones")
 
 
 def _statements(out: Output, found: Sequence[Statement]) -> None:

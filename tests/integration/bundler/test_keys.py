@@ -19,6 +19,7 @@ from schemas.errors import (
     ExpiredMetadata,
     InvalidName,
     KeyUnavailable,
+    ModelWithdrawn,
     NotFound,
     RollbackDetected,
     TrustMissing,
@@ -394,6 +395,25 @@ def test_advisories_can_be_added_by_hand(
     office.travel()
 
 
+def test_withdrawal_by_two(office: Office, tmp_path: Path) -> None:
+    office.travel()
+    anna, request = office.person("anna"), tmp_path / "r.json"
+    words = ("--add", f"advisories={anna.with_suffix('.pub')}", "--threshold", "advisories=2")
+    office.done("sign", "request", *words, "-o", request)
+    office.done("sign", "add", request, "--key", anna)
+    office.done("sign", "finish", request)
+    why = ("withdraw", "library/m:1", "--reason", "it was poisoned")
+    office.refused(KeyUnavailable, *why)
+    request = tmp_path / "w.json"
+    office.done(*why, "--request", request)
+    shown = office.bundle("sign", "add", request, "--key", anna)
+    assert "withdrawal 1: block library/m:1: it was poisoned" in shown.out
+    office.done("sign", "finish", request)
+    assert office.done("withdraw", "--list")
+    told = office.site.bundle("import", office.create("library/other:1"))  # the same weights
+    assert told.code == ModelWithdrawn.exit_code, told.err
+
+
 def test_status_is_for_scripts(office: Office) -> None:
     report = office.done("keys", "status")
     assert not report["soon"]
@@ -419,6 +439,12 @@ def test_backup_that_was_restored(office: Office, tmp_path: Path) -> None:
     office.refused(RollbackDetected, "keys", "status", "--after", last)
     words = ("create", office.model, "-n", "library/m:9", "-o", tmp_path / "b.tar")
     office.refused(RollbackDetected, *words, "--after", last)
+    newest = office.folder / f"{office.bundles}.tar"
+    assert office.site.bundle("import", newest).code == 0
+    office.done("keys", "recover", newest)
+    office.refused(AlreadyExists, "keys", "recover", newest)
+    office.refused(AlreadyExists, "keys", "recover", last)
+    office.travel(None, "--after", newest)
     (tmp_path / "other").mkdir()
     stranger = Office(tmp_path / "other", office.model)
     publisher(stranger)
