@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_BY: Final = Path("/dev/disk")
+_DISK: Final = Path("/dev/disk")
 _BLOCK: Final = Path("/sys/dev/block")
 _TEXT: Final = 255  # characters of a name that are kept
 _SERIAL_BYTES: Final = 256
@@ -60,15 +60,16 @@ def media(paths: Iterable[Path]) -> tuple[Medium, ...]:
     return tuple(found)
 
 
-def _device(number: int) -> tuple[str, str, str]:
-    node = _BLOCK / f"{os.major(number)}:{os.minor(number)}"
-    return _link("by-label", number), _link("by-uuid", number), _serial(node)
+def _device(number: int, disk: Path = _DISK, block: Path = _BLOCK) -> tuple[str, str, str]:
+    """Label, UUID and serial number of the device with a number; empty where unknown."""
+    node = block / f"{os.major(number)}:{os.minor(number)}"
+    return _link(disk / "by-label", number), _link(disk / "by-uuid", number), _serial(node)
 
 
-def _link(folder: str, number: int) -> str:
+def _link(folder: Path, number: int) -> str:
     """The name that udev gives a device in one of its folders."""
     with suppress(OSError):
-        for link in sorted((_BY / folder).iterdir()):
+        for link in sorted(folder.iterdir()):
             if link.stat().st_rdev == number:
                 return _clean(_unescaped(link.name))
     return ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from bundler.trust.site import site_key
 from registry import merkle
 from registry.auditlog import AuditLog
 from registry.digest import Digest
-from schemas.errors import AuditBroken, NotABundle
+from schemas.errors import AuditBroken, NotABundle, StoreDamaged, TruncatedBundle
 from tests.support.site import Outcome, Site
 
 TRIGGERS = (
@@ -265,6 +265,23 @@ def test_the_tree_torn(target: Site) -> None:
     with forger(target) as bad:
         bad.db.execute("DELETE FROM audit_nodes WHERE position >= 5")
     assert findings(target)
+
+
+def test_a_torn_tree_lets_nothing_in(
+    target: Site, good: bytes, stick: Callable[[bytes], Path]
+) -> None:
+    """What cannot be recorded is not done; a refusal stays a refusal, and says so."""
+    with forger(target) as bad:
+        place = merkle.position(0, SIZE - 1)
+        bad.db.execute("DELETE FROM audit_nodes WHERE position = ?", (place,))
+        bad.db.execute("DELETE FROM audit_nodes WHERE position > ?", (place,))
+    before = target.snapshot()
+    accepted = target.bundle("import", stick(good), "--json")
+    assert accepted.code == StoreDamaged.exit_code
+    refused = target.bundle("import", stick(good[:-5000]), "--json")
+    assert refused.code == TruncatedBundle.exit_code
+    assert "could not be recorded" in refused.error["hint"]
+    assert target.snapshot() == before
 
 
 def test_a_checkpoint_removed(target: Site) -> None:
