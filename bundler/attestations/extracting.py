@@ -32,8 +32,15 @@ from registry.reference import Reference
 from registry.staging import sync_folder
 from registry.store import Store
 from registry.verify import VerifyingReader, storage_errors
-from schemas import limits, strictjson
-from schemas.errors import AlreadyExists, MalformedDocument, NotFound, StorageFull
+from schemas import documents, limits
+from schemas.documents import Kind
+from schemas.errors import (
+    AlreadyExists,
+    MalformedDocument,
+    NotFound,
+    OutsideClosure,
+    StorageFull,
+)
 from schemas.render import Meter
 
 
@@ -141,13 +148,13 @@ def _beside(store: Store, record: ModelRecord, files: object) -> dict[str, bytes
     signatures = [
         layer
         for manifest, layer in _attestations(store, record)
-        if artifacts.predicate_type(manifest) == statements.MODEL_SIGNING
+        if artifacts.predicate_type(manifest) == statements.MODEL_SIGNING and _hint(layer)
     ]
     bom = find_bom(store, record)
     found = {} if bom is None else {statements.BOM_FILE: bom}
     # Where two publishers signed the same bytes, the one whose key is trusted for this name.
     trusted = {sigstore.hint(key) for key in _keys(store, record.reference)}
-    signatures.sort(key=lambda layer: sigstore.read(layer).hint not in trusted)
+    signatures.sort(key=lambda layer: _hint(layer) not in trusted)
     if signatures:
         found[statements.SIGNATURE_FILE] = signatures[0]
     taken = set(files) if isinstance(files, dict) else set()
@@ -157,8 +164,11 @@ def _beside(store: Store, record: ModelRecord, files: object) -> dict[str, bytes
 def _attestations(store: Store, record: ModelRecord) -> Iterator[tuple[Manifest, bytes]]:
     for each in store.catalogue.referrers(record.descriptor.digest):
         if each.artifact_type in artifacts.KINDS and each.size <= limits.REFERRER_BYTES:
-            manifest = Manifest.parse(_read(store, each.digest, each.size))
-            layer = artifacts.check(manifest, _subject(record))
+            try:
+                manifest = Manifest.parse(_read(store, each.digest, each.size))
+                layer = artifacts.check(manifest, _subject(record))
+            except (MalformedDocument, OutsideClosure):  # another tool's; ours were checked
+                continue
             yield manifest, _read(store, layer.digest, layer.size)
 
 
@@ -186,7 +196,7 @@ def _keys(store: Store, reference: Reference) -> list[EllipticCurvePublicKey]:
 
 def _key(store: Store, record: ModelRecord, folder: Path, signature: bytes) -> Path | None:
     """Write the public key that a signature verifies with, if it is one that is trusted."""
-    hint = sigstore.read(signature).hint
+    hint = _hint(signature)
     found = (k for k in _keys(store, record.reference) if sigstore.hint(k) == hint)
     key = next(found, None)
     if key is None:
@@ -200,9 +210,19 @@ def _key(store: Store, record: ModelRecord, folder: Path, signature: bytes) -> P
     return path
 
 
+def _hint(bundle: bytes) -> str:
+    """Which key signed; empty for a bundle of a kind that we do not make."""
+    try:
+        return sigstore.read(bundle).hint
+    except MalformedDocument:
+        return ""
+
+
 def _is_of(bom: bytes, reference: Reference) -> bool:
-    document = strictjson.parse_object(bom, what="BOM", max_bytes=limits.ATTESTATION_BYTES)
-    component = document["metadata"]["component"]
+    try:
+        component = documents.load(Kind.MODEL_BOM, bom)["metadata"]["component"]
+    except MalformedDocument:  # another tool's
+        return False
     named = (component.get("group"), component.get("name"), component.get("version"))
     return named == (reference.namespace, reference.name, reference.tag)
 

@@ -43,13 +43,14 @@ def model_signing(reference: Reference, manifest: Manifest) -> bytes:
     model_signing 1.1, ``_signing/signing.py``: the subject's digest is SHA-256 over the files' raw
     digests, one after the other.
     """
-    subject = hashlib.sha256(b"".join(bytes.fromhex(d.hex) for d in files(manifest).values()))
+    found = files(manifest)
+    subject = hashlib.sha256(b"".join(bytes.fromhex(d.hex) for d in found.values()))
     predicate = {
         "serialization": {
             "method": "files",
             "hash_type": "sha256",
             "allow_symlinks": False,
-            "ignore_paths": [SIGNATURE_FILE, BOM_FILE],
+            "ignore_paths": [name for name in (SIGNATURE_FILE, BOM_FILE) if name not in found],
         },
         "resources": _resources(manifest),
     }

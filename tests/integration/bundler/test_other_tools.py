@@ -28,6 +28,9 @@ from bundler.create import Form, create_bundle
 from bundler.sources import resolve
 from bundler.trust.publisher import Publisher
 from bundler.trusting import pin
+from registry.oci import Descriptor, Manifest
+from registry.reference import Reference
+from registry.store import Store
 from schemas.render import Output
 from tests.gguf_files import tiny_gguf
 from tests.support.second_reader import read_bundle
@@ -273,10 +276,40 @@ def test_extract_finds_rot(journey: Journey, tmp_path: Path) -> None:
 
 
 def test_removing_the_model_removes_what_referred_to_it(journey: Journey, tmp_path: Path) -> None:
-    from registry.reference import Reference
-    from registry.store import Store
-
     copy = journey.site.copy(tmp_path / "copy")
     with Store.open(copy.home) as store:
         store.remove_model(Reference.parse(MODEL))
     assert not any(copy.snapshot().blobs)
+
+
+def test_what_another_tool_attached_in_the_store_is_passed_over(
+    journey: Journey, tmp_path: Path
+) -> None:
+    """A registry takes anybody's referrers; cosign's own have other media types and certificates."""
+    copy = journey.site.copy(tmp_path / "copy")
+    with Store.open(copy.home) as store:
+        record = store.catalogue.resolve(Reference.parse(MODEL))
+        assert record is not None
+        for layer in (b"not json", b'{"mediaType":"x"}'):
+            config = b'{"foreign":true}' if layer == b"not json" else b"{}"
+            kind = "application/vnd.oci.empty.v1+json"
+            made = Manifest(
+                config=Descriptor.for_bytes(kind, config),
+                layers=(Descriptor.for_bytes(SIGSTORE, layer),),
+                artifact_type=SIGSTORE,
+                subject=record.descriptor,
+                annotations={"dev.sigstore.bundle.predicateType": sorted(PREDICATES)[1]},
+            )
+            described = Descriptor.for_bytes(made.media_type, made.to_bytes())
+            with store.blobs.stage("foreign") as area, store.lock():
+                for data in (made.to_bytes(), config, layer):
+                    area.add_bytes(data)
+                area.install()
+                with store.catalogue.transaction() as tx:
+                    for each in made.blobs:
+                        tx.put_blob(each)
+                    tx.put_manifest(record.reference.repository, described, made)
+    done = copy.bundle("extract", MODEL, "--into", tmp_path / "out", "--json")
+    assert done.code == 0, done.err
+    found = (tmp_path / "out/library/tiny/1/model.sig").read_bytes()
+    assert found == (journey.model / "model.sig").read_bytes()
