@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 from jinja2 import Environment, TemplateError, nodes
@@ -48,16 +49,22 @@ def parse(source: str) -> nodes.Template:
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTag]
     )
     try:
+        return _parse(environment, source)
+    except RecursionError:
+        raise Unreadable("it is nested too deeply", too_much=True) from None
+    except (TemplateError, ValueError, OverflowError, SyntaxError) as error:
+        raise Unreadable(str(error), too_much=False) from error
+
+
+def _parse(environment: Environment, source: str) -> nodes.Template:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # at odd escapes in strings
         for count, _ in enumerate(environment.lexer.tokeniter(source, None)):
             if count > limits.TEMPLATE_SCAN_TOKENS:
                 raise Unreadable(
                     f"it has more than {limits.TEMPLATE_SCAN_TOKENS} tokens", too_much=True
                 )
         return environment.parse(source)
-    except RecursionError:
-        raise Unreadable("it is nested too deeply", too_much=True) from None
-    except (TemplateError, ValueError, OverflowError, SyntaxError) as error:
-        raise Unreadable(str(error), too_much=False) from error
 
 
 def descend(root: nodes.Node | None) -> Iterator[nodes.Node]:

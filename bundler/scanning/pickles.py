@@ -7,6 +7,8 @@ for a pickle if it starts as one of protocol 2 or later, or is a whole one that 
 from __future__ import annotations
 
 import pickletools
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,7 +57,9 @@ def find_pickle(data: bytes) -> Pickle | None:
     strings: list[str] = []
     calls = seen = 0
     stopped = False
-    try:
+    # An error means that it ends here, or is none: what was seen so far decides.
+    with suppress(ValueError, IndexError, OverflowError), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # at odd escapes in strings
         for opcode, argument, _ in pickletools.genops(data):
             seen += 1
             if opcode.name in _STRINGS and isinstance(argument, str):
@@ -68,8 +72,6 @@ def find_pickle(data: bytes) -> Pickle | None:
             stopped = opcode.name == "STOP"
             if seen > limits.SCAN_PICKLE_OPCODES:
                 break
-    except (ValueError, UnicodeDecodeError, IndexError, OverflowError):
-        pass  # it ends here, or is none: what was seen so far decides
     if sure or (stopped and (names or calls)):
         return Pickle(tuple(names), calls)
     return None

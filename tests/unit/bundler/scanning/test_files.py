@@ -144,6 +144,10 @@ def test_python_files_are_a_warning() -> None:
     assert "run.py" in scan(packed, "x.zip")["file-code"].where
 
 
+def test_odd_escapes_are_no_trouble() -> None:
+    assert "file-pickle" in scan(b"cos\nsystem\n(S'\\>'\ntR.")
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"Apache License\nVersion 2.0", b"# Model card\n", b"{}", b"N.", b"(a text)."]
 )
