@@ -20,6 +20,7 @@ from schemas.errors import (
 )
 from tests.gguf_files import tiny_gguf
 from tests.support.chat_templates import CHATML, POISONED
+from tests.support.second_reader import read_bundle
 from tests.support.site import Outcome, Site, environment
 
 Run = Callable[..., Outcome]
@@ -145,6 +146,7 @@ def test_a_bundle_begun_before_a_withdrawal_carries_it(maker: Site, tmp_path: Pa
     assert both(maker, tmp_path).read_bytes() != before
     inspected = maker.bundle("inspect", first, "--json").document
     assert len(inspected["withdrawals"]) == 1
+    assert len(read_bundle(first)[0]["models"]) == 2  # who knows only the format reads it too
 
 
 def test_what_the_scan_found_is_shown_and_strict_refuses_it(maker: Site, tmp_path: Path) -> None:
