@@ -195,6 +195,14 @@ ENTRIES: dict[str, tuple[str, Edit]] = {
     "no segments": ("zstd", edited(segments=[])),
     "segments left out": ("zstd", edited(segments=None)),
     "bases of no delta": ("zstd", edited(encoding="zstd", bases=[digest(BASE)])),
+    "segment by another hash": (
+        "zstd",
+        edited(segments=lambda s: [{**s[0], "digest": f"sha512:{'0' * 128}"}, *s[1:]]),
+    ),
+    "segment as it is by another hash": (
+        "identity",
+        edited(segments=lambda s: [{**s[0], "digest": f"sha512:{'0' * 128}"}, *s[1:]]),
+    ),
     "encoding of tomorrow": ("zstd", edited(encoding="brotli")),
     "delta without a base": ("zstd", edited(encoding="delta")),
 }

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from bundler import mending
 from bundler.importer import Imported, Wishes
 from bundler.isolated import import_paths, verify_paths
 from bundler.media import Extent
 from bundler.mending import Pieced
 from schemas.errors import ContentError, IncompleteBundle, SealiftError, UsageError
 from schemas.render import Output
-from tests.integration.bundler.test_differential import BASE, Trip, damage, names
+from tests.integration.bundler.test_differential import damage, names
 from tests.support.bundle_simulator import Forgery, digest, twin
 from tests.support.publisher_simulator import Simulator
 from tests.support.site import Site, check_sound
 from tests.support.sticks import Carried, by_segments, carry, stored, weights
+from tests.support.trip import BASE, Trip
 
 NAME = "library/tiny:1"
 MODEL = weights(5)
@@ -126,6 +128,43 @@ def test_copy_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ]
     with Pieced(extents, [bad, good], None) as file:
         assert file.readall() == good.read_bytes()
+
+
+@pytest.mark.parametrize("encoding", ["identity", "zstd"])
+def test_copy_whose_content_changes_between_two_reads(
+    encoding: str,
+    publisher: Simulator,
+    target: Site,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is right when a copy is chosen, and another one when it is taken: the digests decide."""
+    carried = bundle(publisher, encoding)
+    sticks = tmp_path / "one", tmp_path / "two"
+    for stick in sticks:
+        first, second, *rest = carried.volumes
+        change = flip(FIRST) if stick == sticks[0] else bytes
+        Carried(carried.head, (first, change(second), *rest)).put(stick)
+    (sticks[1] / "models.tar").unlink()
+    good = (sticks[1] / "models.v002.tar").read_bytes()
+
+    real = mending._is_right
+
+    def chosen(fd: int, extent: Extent) -> bool:
+        found = real(fd, extent)
+        path = Path(f"/proc/self/fd/{fd}").readlink()
+        if found and path.parent == sticks[1] and extent.length > 512:
+            path.write_bytes(flip(extent.offset + 50)(good))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mending, "_is_right", chosen)
+        with pytest.raises(ContentError):
+            bring(target, *sticks)
+    assert target.models() == []
+    (sticks[1] / "models.v002.tar").write_bytes(good)
+    bring(target, *sticks)
+    assert check_sound(target.home) == [NAME]
 
 
 # -- labels ---------------------------------------------------------------------------------------
