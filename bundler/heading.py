@@ -88,9 +88,12 @@ def signed_head(
         same = document["head"] == str(Digest.of(head)) and document["descriptor"] == str(
             Digest.of(descriptor.to_bytes())
         )
-        last = document["sequence"] == publisher.sequence and document.get(
-            "withdrawn", ""
-        ) == _withdrawn(publisher.withdrawn)
+        # Keys that were replaced meanwhile, or something withdrawn, make it stale at once.
+        last = (
+            document["sequence"] == publisher.sequence
+            and document.get("withdrawn", "") == _withdrawn(publisher.withdrawn)
+            and document.get("versions") == dict(publisher.versions)
+        )
         fresh = now - parse_rfc3339(document["signed"]) < _SIGNED_LASTS
         if same and (bench.placing or (last and fresh)):
             return descriptor, head
@@ -108,6 +111,7 @@ def signed_head(
         "descriptor": str(Digest.of(trust.descriptor)),
         "head": str(Digest.of(head)),
         "withdrawn": _withdrawn(trust.withdrawn),
+        "versions": dict(trust.versions),
     }
     bench.keep_signed(document, head)
     return descriptor, head

@@ -12,6 +12,7 @@ import pytest
 
 from bundler.trust import publisher as publisher_module
 from bundler.trust.publisher import Publisher
+from bundler.workbench import Workbench
 from registry.digest import Digest
 from schemas.errors import (
     AlreadyExists,
@@ -507,3 +508,23 @@ def test_request_that_was_tampered_with(office: Office, tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def _no_passphrase_around(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEALIFT_PASSPHRASE_FILE", raising=False)
+
+
+def test_interrupted_bundle_is_signed_anew_after_keys_changed(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its head was signed by a key that counts no more: no site would take it."""
+    path = tmp_path / "b.tar"
+    words = ("create", office.model, "-n", "library/m:1", "-o", path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Workbench, "place", interrupted)
+        assert office.bundle(*words).code == 130
+    office.done("keys", "rotate", "timestamp")
+    office.done(*words)
+    outcome = office.site.bundle("import", path, "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.document["receipt"]["bundle"]["sequence"] == 2
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
