@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from bundler.clock import now
 from bundler.files import open_regular
 from bundler.policy import reading
+from bundler.policy.model import SITE_NAME
 from bundler.trust.clock import reference_time
 from bundler.trust.fingerprint import parse_fingerprint
 from bundler.trust.verifier import PinnedRoot, pin_root
@@ -20,9 +20,6 @@ from registry.store import Store
 from registry.verify import storage_errors
 from schemas import limits, strictjson
 from schemas.errors import AlreadyExists, InvalidName, PolicyRefused, TrustMissing
-
-# name ::= [a-z0-9] [a-z0-9._-]{0,63}: no two names look alike or differ in case only
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,7 @@ def pin(home: Path, root: Path, fingerprint: str, name: str, least: int = 0) -> 
         AlreadyExists: The name stands for another root, or the publisher has another name here.
         PolicyRefused: The site's policy wants another root under this name.
     """
-    if not _NAME.fullmatch(name):
+    if not SITE_NAME.fullmatch(name):
         raise InvalidName(
             f"{name[:64]!r} cannot name a publisher",
             hint="Use up to 64 of a-z, 0-9, dot, dash and underscore",

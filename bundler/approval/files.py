@@ -11,6 +11,7 @@ from bundler.approval.documents import Request, approve
 from bundler.clock import now
 from bundler.files import check_output, open_regular, write_file
 from bundler.trust import keys
+from bundler.policy.model import SITE_NAME
 from bundler.trust.dsse import PersonKey, load_key, make_key
 from registry.digest import Digest
 from registry.verify import storage_errors
@@ -51,8 +52,11 @@ def keygen(name: str, output: Path, key_type: str, passphrase: Callable[[], byte
         AlreadyExists: There is such a file.
         KeyUnavailable: No passphrase.
     """
-    if not name.replace("-", "").replace("_", "").isalnum() or name != name.lower():
-        raise InvalidName(f"{name[:64]!r} cannot name an operator", hint="Use a-z, 0-9 and dashes")
+    if not SITE_NAME.fullmatch(name):
+        raise InvalidName(
+            f"{name[:64]!r} cannot name an operator",
+            hint="Use up to 64 of a-z, 0-9, dot, dash and underscore",
+        )
     check_output(output, overwrite=False)
     key = make_key(key_type)
     keys.save(output, key.signer, passphrase())

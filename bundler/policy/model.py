@@ -5,6 +5,7 @@ Pure: no file, no clock, no store.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,6 +17,9 @@ from typing import Final
 from registry.digest import Digest
 from registry.reference import Reference
 
+# name ::= [a-z0-9] [a-z0-9._-]{0,63}, of publishers and operators: no two look alike or differ in
+# case only
+SITE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 DEFAULTS: Final = "built-in defaults"
 EMPTY: Final = Digest.of(b"")
 
