@@ -78,7 +78,7 @@ def test_sigkill_while_refusing_and_importing(
         check_sound(target.home)
         outcome = target.bundle("audit", "verify", "--json")
         assert outcome.code == 0, outcome
-        assert outcome.document["receipts"] == target.imports() == outcome.document["checkpoints"]
+        assert outcome.document["receipts"] == target.receipts() == outcome.document["checkpoints"]
     assert target.bundle("import", good).code == 0
     assert target.bundle("audit", "verify").code == 0
 
@@ -110,4 +110,4 @@ def test_many_at_once(site: Site, publisher: Simulator, tmp_path: Path) -> None:
     assert codes.count(0) >= 1
     outcome = target.bundle("audit", "verify", "--json")
     assert outcome.code == 0, outcome
-    assert outcome.document["receipts"] == target.imports() == 3 + codes.count(0)
+    assert outcome.document["receipts"] == target.receipts() == 3 + codes.count(0)
