@@ -10,8 +10,8 @@ from pathlib import Path
 from bundler.approval.documents import Request, approve
 from bundler.clock import now
 from bundler.files import check_output, open_regular, write_file
-from bundler.trust import keys
 from bundler.policy.model import SITE_NAME
+from bundler.trust import keys
 from bundler.trust.dsse import PersonKey, load_key, make_key
 from registry.digest import Digest
 from registry.verify import storage_errors

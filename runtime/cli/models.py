@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,8 +12,9 @@ from schemas.cli import JsonFlag, Output
 from schemas.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from registry.reference import Reference
     from registry.store import Store
     from runtime.models import Model
 
@@ -32,6 +34,7 @@ def open_store() -> Iterator[Store]:
 
 def list_models(*, json: JsonFlag = False) -> None:
     """List the models in the store, the newest first."""
+    from registry.staleness import stale_days
     from runtime.cli import render
 
     output = Output(json=json)
@@ -39,10 +42,11 @@ def list_models(*, json: JsonFlag = False) -> None:
         with open_store() as store:
             records = store.catalogue.models()
             withdrawn = store.catalogue.withdrawals.all()
+            stale = stale_days(store.catalogue, datetime.now(UTC))
     except NotFound as nothing:
-        records, withdrawn = [], {}
+        records, withdrawn, stale = [], {}, {}
         output.note(f"{nothing.line()}.")
-    render.model_table(output, records, withdrawn)
+    render.model_table(output, records, withdrawn, stale)
     output.result(
         {
             "models": [
@@ -57,6 +61,7 @@ def list_models(*, json: JsonFlag = False) -> None:
                         if r.descriptor.digest in withdrawn
                         else {}
                     ),
+                    **_stale(stale, r.reference),
                 }
                 for r in records
             ]
@@ -148,6 +153,7 @@ def show(
 ) -> None:
     """Tell what is known of a model."""
     from registry.reference import Reference
+    from registry.staleness import stale_days
     from runtime.cli import render
     from runtime.models import Models
 
@@ -164,12 +170,19 @@ def show(
     output, reference = Output(json=json), Reference.from_user(model)
     with open_store() as store:
         document = _shown(Models(store).get(reference))
+        document |= _stale(stale_days(store.catalogue, datetime.now(UTC)), reference)
     if parts:
         output.text(str(document.get(parts[0]) or "").rstrip("\n"))
         output.result({parts[0]: document.get(parts[0])})
         return
     render.model_page(output, document)
     output.result(document)
+
+
+def _stale(days: Mapping[str, int], reference: Reference) -> dict[str, int]:
+    """For a document: how stale what the publisher said last is; nothing where it is fresh."""
+    found = days.get(reference.namespace)
+    return {} if found is None else {"stale_days": found}
 
 
 def _shown(model: Model) -> dict[str, Any]:

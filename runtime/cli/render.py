@@ -28,9 +28,12 @@ _DETAILS: Final = (
 
 
 def model_table(
-    output: Output, records: Sequence[ModelRecord], withdrawn: Mapping[Digest, Withdrawal]
+    output: Output,
+    records: Sequence[ModelRecord],
+    withdrawn: Mapping[Digest, Withdrawal],
+    stale: Mapping[str, int],
 ) -> None:
-    """``sealift list``; withdrawn models have a line of their own below."""
+    """``sealift list``; withdrawn models and stale publishers have lines of their own below."""
     rows = (
         (r.reference.shortest, r.descriptor.digest.short, bytes_text(r.size), age_text(r.modified))
         for r in records
@@ -39,6 +42,8 @@ def model_table(
     for record in records:
         if (found := withdrawn.get(record.descriptor.digest)) is not None:
             output.line(f"{record.reference.shortest} is {found.line()}")
+    for namespace in sorted(stale.keys() & {r.reference.namespace for r in records}):
+        output.line(f"{namespace}: stale {stale[namespace]} days; import a newer bundle")
 
 
 def running_table(output: Output, models: Iterable[Mapping[str, Any]]) -> None:
@@ -73,6 +78,8 @@ def model_page(output: Output, document: Mapping[str, Any]) -> None:
     for label, key in _DETAILS:
         inside = f"{family}.{key}"  # where older servers tell the lengths
         rows.append((label, details.get(key) or info.get(inside)))
+    if "stale_days" in document:
+        rows.append(("stale", f"{_count(document, 'stale_days')} days"))
     _section(output, "Model", rows)
     _withdrawn(output, document)
     _listing(output, "Capabilities", document.get("capabilities"))
