@@ -53,13 +53,16 @@ class BlobStore:
 
     def path(self, digest: Digest) -> Path:
         """Where the blob lies, or would lie."""
-        return self._blobs / digest.algorithm / digest.hex
+        return Path(self._path(digest))
+
+    def _path(self, digest: Digest) -> str:
+        return f"{self._blobs}/{digest.algorithm}/{digest.hex}"
 
     def has(self, digest: Digest, size: int | None = None) -> bool:
         """Whether the blob is there, and of this size in bytes if one is given."""
         with storage_errors(f"cannot look for blob {digest.short}"):
             try:
-                found = self.path(digest).stat().st_size
+                found = os.stat(self._path(digest)).st_size
             except FileNotFoundError:
                 return False
         return size is None or found == size

@@ -217,7 +217,7 @@ def _pump(
         count = _fill(source, view)
         behind.put(view[:count])
         if sink_fd is not None:
-            _write_all(sink_fd, view[:count])
+            write_all(sink_fd, view[:count])
         done += count
         if progress is not None and count:
             progress(count)
@@ -261,7 +261,8 @@ def _fill(source: Readable, view: memoryview) -> int:
     return done
 
 
-def _write_all(fd: int, view: memoryview) -> None:
+def write_all(fd: int, view: memoryview) -> None:
+    """Write all of it from where the descriptor stands."""
     done = 0
     while done < len(view):
         done += os.write(fd, view[done : done + _WRITE])

@@ -24,6 +24,7 @@ from typing import Final, Protocol, Self
 from registry import linuxio
 from registry.digest import Digest
 from registry.locks import try_lock
+from registry.pipeline import write_all
 from registry.verify import Readable, copy_verified, storage_errors
 from schemas import limits
 from schemas.errors import AlreadyExists, InvalidName, StorageFailure, StoreBusy
@@ -173,12 +174,16 @@ class StagingArea:
 
     def path(self, digest: Digest) -> Path:
         """Where the blob waits, or would wait; :meth:`settle` may move it."""
-        if digest in self._loose:
-            return self.part(digest)
-        return self._settled(digest)
+        return Path(self._waits_in(digest))
 
-    def _settled(self, digest: Digest) -> Path:
-        return self.folder / f"{digest.algorithm}-{digest.hex}"
+    def _waits_in(self, digest: Digest) -> str:
+        return self._part(digest) if digest in self._loose else self._settled(digest)
+
+    def _settled(self, digest: Digest) -> str:
+        return f"{self.folder}/{digest.algorithm}-{digest.hex}"
+
+    def _part(self, digest: Digest) -> str:
+        return f"{self._settled(digest)}{_PART}"
 
     def add(
         self,
@@ -203,16 +208,15 @@ class StagingArea:
         """
         if digest in self._waiting:
             raise AlreadyExists(f"blob {digest.short} comes twice")
-        path = self.part(digest)
+        path = self._part(digest)
         with storage_errors(f"cannot store blob {digest.short}"):
-            path.unlink(missing_ok=True)
-            fd = os.open(path, _CREATE, 0o444)
+            fd = _create(path)
             try:
                 copy_verified(source, fd, digest, size, progress=progress, at_end=at_end)
                 if durable:
                     os.fsync(fd)
             except BaseException:
-                path.unlink(missing_ok=True)
+                os.unlink(path)
                 raise
             finally:
                 os.close(fd)
@@ -225,7 +229,7 @@ class StagingArea:
 
     def part(self, digest: Digest) -> Path:
         """Where an unfinished blob grows; :meth:`accept` makes it one that waits."""
-        return self.folder / f"{digest.algorithm}-{digest.hex}{_PART}"
+        return Path(self._part(digest))
 
     def accept(self, digest: Digest, size: int, *, durable: bool = True) -> None:
         """Take over a blob that grew in :meth:`part`; the caller has verified it.
@@ -260,10 +264,9 @@ class StagingArea:
         if not self._loose:
             return
         with storage_errors("cannot store the blobs"):
-            if len(self._loose) > _FEW:
-                linuxio.sync_file_system(self.folder)  # then each file's sync finds little left
-            for digest in self._loose:
-                _sync_file(self.part(digest))
+            if len(self._loose) <= _FEW or not linuxio.sync_file_system(self._lock_fd):
+                for digest in self._loose:
+                    _sync_file(self._part(digest))
             for digest in self._loose:
                 self._name(digest)
             sync_folder(self.folder)
@@ -271,17 +274,21 @@ class StagingArea:
         self._loose_bytes = 0
 
     def _name(self, digest: Digest) -> None:
-        part = self.part(digest)
-        part.chmod(0o444)
-        part.replace(self._settled(digest))
+        part = self._part(digest)
+        os.chmod(part, 0o444)
+        os.replace(part, self._settled(digest))
 
     def add_bytes(self, data: bytes) -> Digest:
         """Take bytes at hand, to be settled; returns their digest. Equal bytes may come again."""
-        from io import BytesIO
-
         digest = Digest.of(data)
         if digest not in self._waiting:
-            self.add(BytesIO(data), digest, len(data), durable=False)
+            with storage_errors(f"cannot store blob {digest.short}"):
+                fd = _create(self._part(digest))
+                try:
+                    write_all(fd, memoryview(data))
+                finally:
+                    os.close(fd)
+            self.accept(digest, len(data), durable=False)
         return digest
 
     def claim(self, digest: Digest, size: int) -> bool:
@@ -296,7 +303,7 @@ class StagingArea:
             return False
         with storage_errors(f"cannot claim blob {digest.short}"):
             try:
-                os.link(self._blobs.path(digest), self.path(digest))
+                os.link(self._blobs.path(digest), self._waits_in(digest))
             except FileNotFoundError:
                 return False
             except OSError as error:
@@ -320,22 +327,23 @@ class StagingArea:
             StorageFailure: A rename or fsync failed.
         """
         self.settle()
-        folders = set()
+        folders: set[str] = set()
         with storage_errors("cannot install the blobs"):
             moved = sorted(self._waiting if only is None else self._waiting & set(only))
             for digest in moved:
-                target = self._blobs.path(digest)
-                make_folder(target.parent)
-                staged = self.path(digest)
+                target = os.fspath(self._blobs.path(digest))
+                if (folder := os.path.dirname(target)) not in folders:
+                    make_folder(Path(folder))
+                    folders.add(folder)
+                staged = self._settled(digest)
                 os.utime(staged)  # the grace time begins now
-                if self._blobs.has(digest, staged.stat().st_size):
+                if self._blobs.has(digest, os.stat(staged).st_size):
                     os.utime(target)
-                    staged.unlink()
+                    os.unlink(staged)
                 else:
-                    staged.replace(target)
-                folders.add(target.parent)
+                    os.replace(staged, target)
             for folder in sorted(folders):
-                sync_folder(folder)
+                sync_folder(Path(folder))
         self._waiting.difference_update(moved)
 
 
@@ -355,7 +363,16 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
-def _sync_file(path: Path) -> None:
+def _create(path: str) -> int:
+    """A new file for a blob's bytes, in place of what an interruption left of it."""
+    try:
+        return os.open(path, _CREATE, 0o444)
+    except FileExistsError:
+        os.unlink(path)
+        return os.open(path, _CREATE, 0o444)
+
+
+def _sync_file(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from bundler.importer import Imported, Wishes, import_bundle
 from bundler.isolated import import_paths
+from registry import linuxio
 from registry.digest import Digest
 from registry.staging import StagingArea
 from registry.store import Store
@@ -39,6 +41,7 @@ from tests.support.sticks import (
     weights,
 )
 
+T = TypeVar("T")
 NAMES = ["library/a:1", "library/b:1", "library/c:1"]
 WAYS = dict(zip(NAMES, ("identity", "zstd", "zstd-planes4"), strict=True))
 MODELS = {name: weights(number) for number, name in enumerate(NAMES)}
@@ -516,6 +519,17 @@ class Power:
         self._home = home
         for name in ("fsync", "fdatasync"):
             monkeypatch.setattr(os, name, self._remembering(getattr(os, name)))
+        sync_all = linuxio.sync_file_system
+
+        def remember_all(fd: int) -> bool:
+            if not sync_all(fd):
+                return False
+            for path in home.rglob("*"):
+                if path.is_file():
+                    self.synced[path.stat().st_ino] = path.read_bytes()
+            return True
+
+        monkeypatch.setattr(linuxio, "sync_file_system", remember_all)
 
     def _remembering(self, sync: Callable[[int], None]) -> Callable[[int], None]:
         def remember(fd: int) -> None:
@@ -581,17 +595,18 @@ def fail_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """The power goes just before a sync."""
     left = [steps]
 
-    def counted(sync: Callable[[int], None]) -> Callable[[int], None]:
-        def one(fd: int) -> None:
+    def counted(sync: Callable[[int], T]) -> Callable[[int], T]:
+        def one(fd: int) -> T:
             left[0] -= 1
             if left[0] < 0:
                 raise PowerLost
-            sync(fd)
+            return sync(fd)
 
         return one
 
     for name in ("fsync", "fdatasync"):
         monkeypatch.setattr(os, name, counted(getattr(os, name)))
+    monkeypatch.setattr(linuxio, "sync_file_system", counted(linuxio.sync_file_system))
 
 
 def steps_of(
@@ -603,6 +618,7 @@ def steps_of(
     with monkeypatch.context() as patch:
         for name in ("fsync", "fdatasync"):
             patch.setattr(os, name, counting(getattr(os, name), count))
+        patch.setattr(linuxio, "sync_file_system", counting(linuxio.sync_file_system, count))
         install = StagingArea.install
 
         def noted(area: StagingArea, only: Collection[Digest] | None = None) -> None:
@@ -614,10 +630,10 @@ def steps_of(
     return iter(range(3, moved[0], 4))
 
 
-def counting(sync: Callable[[int], None], count: list[int]) -> Callable[[int], None]:
-    def one(fd: int) -> None:
+def counting(sync: Callable[[int], T], count: list[int]) -> Callable[[int], T]:
+    def one(fd: int) -> T:
         count[0] += 1
-        sync(fd)
+        return sync(fd)
 
     return one
 

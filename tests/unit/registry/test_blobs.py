@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from registry import linuxio
 from registry.blobs import BlobStore, StagingArea
 from registry.digest import Digest
 from schemas import limits
@@ -350,3 +351,35 @@ def test_preparing_a_place_that_is_a_file(tmp_path: Path) -> None:
         BlobStore(tmp_path / "file").prepare()
     with pytest.raises(StorageFailure), StagingArea(BlobStore(tmp_path), tmp_path / "file"):
         pass
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_many_small_blobs_are_synced_before_they_wait(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """All at once where the file system is known to do that for good, else each by itself."""
+    if not known:
+        monkeypatch.setattr(linuxio, "_WHOLLY_SYNCED", frozenset())
+    synced = set()
+    together = []
+    fsync, sync_file_system = os.fsync, linuxio.sync_file_system
+
+    def one(fd: int) -> None:
+        fsync(fd)
+        synced.add(os.fstat(fd).st_ino)
+
+    def everything(fd: int) -> bool:
+        together.append(sync_file_system(fd))
+        return together[-1]
+
+    monkeypatch.setattr(os, "fsync", one)
+    monkeypatch.setattr(linuxio, "sync_file_system", everything)
+    with blobs.stage() as area:
+        digests = [area.add_bytes(b"%d" % number) for number in range(100)]
+        assert not any(area.path(digest).suffix == "" for digest in digests)
+        area.settle()
+        files = {area.path(digest).stat().st_ino for digest in digests}
+        assert all(area.path(digest).suffix == "" for digest in digests)
+    assert len(together) == 1
+    assert together[0] or files <= synced
+    assert known or not together[0]
