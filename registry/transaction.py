@@ -64,12 +64,14 @@ class Transaction:
             ContentMismatch: It is registered with another size.
         """
         digest = str(descriptor.digest)
-        self._execute(
+        new = self._execute(
             "INSERT INTO blobs VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
             digest,
             descriptor.size,
             self.at,
-        )
+        ).rowcount
+        if new:
+            return
         (size,) = self._execute("SELECT size FROM blobs WHERE digest = ?", digest).fetchone()
         if size != descriptor.size:
             raise ContentMismatch(

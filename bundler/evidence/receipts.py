@@ -159,7 +159,8 @@ def _bundle(attempt: Attempt, data: bytes) -> dict[str, Any]:
         "believed": attempt.head is not None,
     }
     try:
-        descriptor = BundleDescriptor.from_bytes(data)
+        believed = attempt.head.descriptor if attempt.head is not None else None
+        descriptor = believed or BundleDescriptor.from_bytes(data)
     except SealiftError:
         return document
     document |= {

@@ -72,6 +72,7 @@ class Publisher:
         self._workspace = workspace
         self._generation = workspace.load()
         self._repository = load_repository(self._generation)
+        self._ring: tuple[Secrets | bytes, KeyRing] | None = None
 
     @classmethod
     def init(
@@ -208,10 +209,21 @@ class Publisher:
     @contextmanager
     def signing(self, secret: Secrets | bytes, *, partly: bool = False) -> Iterator[Signing]:
         """As :func:`bundler.trust.signing.signing`; afterwards this object is up to date."""
-        with signing(self._workspace, secret, partly=partly) as opened:
+        with self._signing(KeyRing(self._workspace, Secrets.of(secret)), partly=partly) as opened:
+            yield opened
+
+    @contextmanager
+    def _signing(self, ring: KeyRing, *, partly: bool = False) -> Iterator[Signing]:
+        with signing(self._workspace, ring, partly=partly) as opened:
             yield opened
             if opened.committed:
                 self._generation, self._repository = opened.generation, opened.repository
+
+    def _ring_for(self, secret: Secrets | bytes) -> KeyRing:
+        """The ring of this secret for one bundle after another: each key takes a while to open."""
+        if self._ring is None or self._ring[0] != secret:
+            self._ring = secret, KeyRing(self._workspace, Secrets.of(secret))
+        return self._ring[1]
 
     def add_namespace(
         self,
@@ -305,7 +317,7 @@ class Publisher:
             role = publisher_role(model.namespace)
             if model_target(model) not in self._repository.targets_of(role):
                 roles.add(role)  # else it may be signed already, by keys that are not here
-        ring = KeyRing(self._workspace, Secrets.of(passphrase))
+        ring = self._ring_for(passphrase)
         for role in sorted(roles):
             self._repository.require(role, ring)
 
@@ -326,8 +338,8 @@ class Publisher:
         wanted = self._repository.role_keys(role)
         if wanted is None:
             return None
-        ring = KeyRing(self._workspace, Secrets.of(passphrase))
-        found = map(attestation_key, ring.signers(role, wanted.keyids))
+        signers = self._ring_for(passphrase).signers(role, wanted.keyids)
+        found = map(attestation_key, signers)
         return next((key for key in found if key is not None), None)
 
     def publish(
@@ -359,7 +371,7 @@ class Publisher:
             StorageFailure: Or :class:`~schemas.errors.StorageFull`; nothing was published then.
         """
         check_clock(now)
-        with self.signing(passphrase) as opened:
+        with self._signing(self._ring_for(passphrase)) as opened:
             repository, ring, generation = opened.repository, opened.ring, opened.generation
             sequence = generation.sequence + 1
             by_role = _by_role(models, repository.namespaces)

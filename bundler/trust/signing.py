@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from bundler.trust import keys, names
-from bundler.trust.keyring import KeyRing, Secrets, forget
+from bundler.trust.keyring import KeyRing, forget
 from bundler.trust.repository import Repository
 from bundler.trust.roles import Changes, RoleKeys
 from bundler.trust.workspace import Generation, Workspace
@@ -80,14 +80,12 @@ class Signing:
 
 
 @contextmanager
-def signing(
-    workspace: Workspace, secret: Secrets | bytes, *, partly: bool = False
-) -> Iterator[Signing]:
+def signing(workspace: Workspace, ring: KeyRing, *, partly: bool = False) -> Iterator[Signing]:
     """Keep other processes out, read what is there now, and find keys for it.
 
     Args:
         workspace: The folder.
-        secret: Opens private keys.
+        ring: Finds private keys.
         partly: Sign with too few keys, for others to add theirs.
 
     Raises:
@@ -96,7 +94,6 @@ def signing(
     """
     with workspace.locked():
         generation = workspace.load()
-        ring = KeyRing(workspace, Secrets.of(secret))
         yield Signing(workspace, generation, load_repository(generation, partly=partly), ring)
 
 
