@@ -7,8 +7,17 @@ from typing import Annotated, Optional
 
 import typer
 
-from bundler.cli.options import Approvals, Force, Key, PassphraseFile, Reason, RequestFile
-from schemas.cli import JsonFlag, Output, new_app
+from bundler.cli.options import (
+    Approvals,
+    Force,
+    Key,
+    PassphraseFile,
+    Paths,
+    Publisher,
+    Reason,
+    RequestFile,
+)
+from schemas.cli import JsonFlag, Output, QuietFlag, new_app
 
 app = new_app("Publishers that the isolated side trusts, by the fingerprint of their root.")
 
@@ -125,3 +134,28 @@ def trust_set_time(
         approvals.requested(out, request, written)
     else:
         trust.time_set(out, result)
+
+
+@app.command("explain")
+def trust_explain(
+    paths: Paths,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read the payload too, as `bundle verify` does.")
+    ] = False,
+    publisher: Publisher = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Say who signed a bundle, what was checked, and how it could still be a lie.
+
+    Works for bundles that are not believed too, and says why not; the exit code is 0 then as well,
+    see "believed" in --json. Nothing is installed or recorded.
+    """
+    from bundler.explaining import explain_paths
+    from bundler.rendering import explaining
+    from schemas.settings import load
+
+    out = Output(json=json, quiet=quiet)
+    with out.progress() as meter:
+        found = explain_paths(load().home, paths, publisher, meter, full=full)
+    explaining.explained(out, found)
