@@ -2,7 +2,7 @@
 
 Usage::
 
-    python tools/bench.py                  # everything, about 25 minutes
+    python tools/bench.py                  # everything, about half an hour
     python tools/bench.py import rss       # some sections; --help lists them
     make bench PART="import rss"           # the same; installs the peers where it may
     python tools/bench.py --pairs 9 import # more repeats

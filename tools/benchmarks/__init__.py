@@ -16,6 +16,7 @@ FIGURES: Final = {
     "compression": "compression",
     "delta": "delta",
     "parity": "parity",
+    "trusting": "trusting",
     "audit": "audit",
     "fuzz": "fuzzing",
 }

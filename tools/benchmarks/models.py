@@ -23,6 +23,8 @@ _STEP: Final = 1 << 20  # bytes per write
 _STRING: Final = 8  # value types and tensor type, by ggml's docs/gguf.md
 _UINT32: Final = 4
 _F16: Final = 1
+NAMESPACES: Final = "abcdef"  # TUF's 5 MB for one role hold 14,000 models; six roles share them
+_TINY: Final = 512  # bytes of tensor data
 _SIX_BITS: Final = bytes(number & 63 for number in range(256))
 
 
@@ -71,6 +73,19 @@ def write_header(file: BinaryIO, size: int, *, name: str) -> None:
     head = b"GGUF" + struct.pack("<IQQ", 3, 1, len(_keys(name))) + b"".join(_keys(name))
     head += tensor + struct.pack("<IQ", _F16, 0)
     file.write(head + bytes(-len(head) % _ALIGNMENT))
+
+
+def tiny_models(folder: Path, count: int) -> dict[str, str]:
+    """Write many very small models, each like no other; not synced, nobody measures that.
+
+    Returns:
+        Names of the files in ``folder`` to names for the models, in :data:`NAMESPACES` by turns.
+    """
+    for number in range(count):
+        with (folder / f"m{number}.gguf").open("wb") as file:
+            write_header(file, _TINY, name=f"m{number}")
+            file.write(number.to_bytes(8, "little") + os.urandom(_TINY - 8))
+    return {f"m{n}.gguf": f"{NAMESPACES[n % len(NAMESPACES)]}/m{n}" for n in range(count)}
 
 
 def _keys(name: str) -> tuple[bytes, ...]:

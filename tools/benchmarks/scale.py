@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from math import ceil
 from typing import Final
 
 from tools.benchmarks import quiet
-from tools.benchmarks.models import write_header
+from tools.benchmarks.models import NAMESPACES, tiny_models
 from tools.benchmarks.process import Cost
 from tools.benchmarks.results import Figure, Section, at_most, table
 from tools.benchmarks.site import Bench, Site
 
-_NAMESPACES: Final = "abcdef"  # TUF's 5 MB for one role hold 14,000 models; six roles sign here
-_FEW: Final = (1, 2)  # models: about 10 blobs, and twice as many
+_FEW: Final = (1, len(NAMESPACES))  # models: about 10 blobs, and one of each key
 _COUNTS: Final = (1_000, 100_000)  # blobs
 _BASE: Final = 1_000  # what the largest is compared with: of 10, starting is most
 _AIM: Final = 1.2  # times that; what stays constant per blob varies so much by itself
-_WEIGHTS: Final = 512  # bytes of tensor data per model
 _HOW: Final = """\
 Bundles of very many very small models, each with weights, config, manifest and attestations of its
-own: {sizes}. Six namespaces with a signing role each share them. Seconds are of the whole command;
-microseconds per blob leave out what the command takes for one model, so that they do not hide what
-grows. One run each. `import` writes and syncs every blob; beside it `tar -x` of the same bundle and
-`sync`, on the same disk, which verifies nothing. The aim: per blob, {largest} cost at most {aim}
-times what {base} do."""
+own: {sizes}.
+
+Six namespaces with a signing role each share them. Seconds are of the whole command; microseconds
+per blob leave out what the command takes for one model of each namespace, so that they do not hide
+what grows. One run each. `import` writes and syncs every blob; beside it `tar -x` of the same
+bundle and `sync`, on the same disk, which verifies nothing. The aim: per blob, {largest} cost at
+most {aim} times what {base} do."""
 
 _VERBS: Final = ("create", "verify", "import")
 
 
 def measure(bench: Bench) -> Section:
-    """Each number once, and one model for what everything costs anyway.
+    """Each number once, and a few models for what everything costs anyway.
 
     Raises:
         BenchError: No room, or a command failed.
     """
     quiet.need_space(bench.folder, 4 << 30)
     site = Site(bench, "scale")
-    for name in _NAMESPACES:
+    for name in NAMESPACES:
         site.add_namespace(name)
     found: dict[int, dict[str, Cost]] = {}
     sizes: list[str] = []
@@ -45,8 +45,9 @@ def measure(bench: Bench) -> Section:
         for models in _FEW:
             _measure(bench, site, models, found, sizes)
         first, second = found
+        each = (second - first) / (_FEW[1] - _FEW[0])
         for wanted in _COUNTS:
-            models = 1 + -(-(wanted - first) // (second - first))
+            models = ceil(wanted / each)
             _measure(bench, site, models, found, sizes)
     finally:
         site.remove()
@@ -67,10 +68,7 @@ def _one(site: Site, models: int) -> tuple[int, dict[str, Cost], int]:
     """Blobs of a bundle with so many models, what each verb cost, and its bytes."""
     folder = site.folder / "models"
     folder.mkdir()
-    names = {
-        _small(folder, number).name: f"{_NAMESPACES[number % len(_NAMESPACES)]}/m{number}"
-        for number in range(models)
-    }
+    names = tiny_models(folder, models)
     bundle = site.folder / "m.bundle.tar"
     quiet.settle(site.folder, (), cold=False, size=0)
     costs = {"create": site.create_many(folder, names, bundle)}
@@ -88,15 +86,6 @@ def _one(site: Site, models: int) -> tuple[int, dict[str, Cost], int]:
     site.clear(folder, store, unpacked)
     bundle.unlink()
     return blobs, costs, size
-
-
-def _small(folder: Path, number: int) -> Path:
-    """A model like no other; not synced, nobody measures that."""
-    path = folder / f"m{number}.gguf"
-    with path.open("wb") as file:
-        write_header(file, _WEIGHTS, name=f"m{number}")
-        file.write(number.to_bytes(8, "little") + os.urandom(_WEIGHTS - 8))
-    return path
 
 
 def per_blob(costs: dict[int, float]) -> dict[int, float]:
@@ -124,10 +113,11 @@ def _section(found: dict[int, dict[str, Cost]], sizes: list[str]) -> Section:
     rows = []
     figures: list[Figure] = []
     largest = max(found)
+    several = {blobs: costs for blobs, costs in found.items() if blobs > min(found)}
     base = min(found, key=lambda blobs: abs(blobs - _BASE))
     for verb in (*_VERBS, "tar"):
-        wall = per_blob({blobs: costs[verb].seconds for blobs, costs in found.items()})
-        cpu = per_blob({blobs: costs[verb].cpu_seconds for blobs, costs in found.items()})
+        wall = per_blob({blobs: costs[verb].seconds for blobs, costs in several.items()})
+        cpu = per_blob({blobs: costs[verb].cpu_seconds for blobs, costs in several.items()})
         for blobs in found:
             cost, each = found[blobs][verb], wall.get(blobs)
             rows.append(

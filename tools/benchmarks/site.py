@@ -90,7 +90,7 @@ class Site:
             bundle: Must not be there.
         """
         command = [self.bundle, "create", "--quiet", "-o", str(bundle), *models]
-        command += [f"-n{name}" for name in models.values()]
+        command += [f"--name={name}" for name in models.values()]
         return run(command, env=self._publisher, cwd=folder)
 
     def new_store(self, name: str = "store") -> Path:
