@@ -58,7 +58,7 @@ demo: venv ## carry a real model across the gap and chat with it
 	@$(WITH_MODEL) examples/airgap/demo.sh
 
 test: venv ## run all tests, the fast ones first
-	@tools/need.sh skopeo softhsm2-util=softhsm2
+	@tools/need.sh skopeo softhsm2-util=softhsm2 faketime
 	@$(WITH_MODEL) $(PYTEST) $(TESTS)
 
 test-unit: venv ## run the fast tests only

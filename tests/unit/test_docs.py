@@ -26,3 +26,21 @@ def test_links_between_documents_lead_somewhere(repository: Path) -> None:
         for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
             if "://" not in link:
                 assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_the_threat_table_names_tests_that_exist(repository: Path) -> None:
+    text = (repository / "docs/trust.md").read_text()
+    _, _, rest = text.partition("| attack | answer | tests |\n|---|---|---|\n")
+    rows = re.findall(r"^\| (.+) \| (.+) \| (.+) \|$", rest.partition("\n\n")[0], re.MULTILINE)
+    sources = "\n".join(path.read_text() for path in (repository / "tests").rglob("test_*.py"))
+    there = set(re.findall(r"def (test_\w+)\(", sources))
+    assert len(rows) >= 30
+    for attack, _, tests in rows:
+        named = re.findall(r"`(\w+)`", tests)
+        assert named, attack
+        assert set(named) <= there, attack
+    assert set(re.findall(r"`(test_\w+)`", text)) <= there
+
+
+def test_the_model_of_trust_stays_three_pages(repository: Path) -> None:
+    assert len((repository / "docs/trust.md").read_text().split()) <= 1900

@@ -1,7 +1,8 @@
 """What other tools say of a model that went through a bundle.
 
 ``model_signing`` runs for real, in a process of its own. cosign is a Go program that is no dependency
-here; docs/trust.md tells what it said. The documented payload of its bundle is verified by hand below.
+here; docs/trust-operations.md tells what it said. The documented payload of its bundle is verified
+by hand below.
 """
 
 from __future__ import annotations
