@@ -15,7 +15,7 @@ from bundler.descriptor import BundleDescriptor
 from bundler.files import open_regular
 from bundler.finding import find_bundle
 from bundler.head import Head, advice, trust_front
-from bundler.importer import Wishes
+from bundler.importer import Wishes, withdrawals_at
 from bundler.isolated import verify_paths
 from bundler.policy.gate import Gate
 from bundler.policy.model import Policy
@@ -28,7 +28,14 @@ from bundler.volumes import look
 from registry.digest import Digest
 from registry.records import Anchor
 from registry.store import Store
-from schemas.errors import ContentError, OutsideClosure, SealiftError, TrustError
+from schemas.errors import (
+    ContentError,
+    IncompleteBundle,
+    OutsideClosure,
+    PolicyRefused,
+    SealiftError,
+    TrustError,
+)
 from schemas.render import Meter
 
 # As in bundler.head (1 to 6) and bundler.importer (7 to 9).
@@ -105,6 +112,7 @@ class Explanation:
         time: What was taken for now, and why.
         policy: In force here.
         refused: Why the policy would not let it in; None where it would, or where nothing is known.
+        withdrawn: What is withdrawn of its models, and by whom; a line each.
         lies: What would have to happen for it to be a lie.
     """
 
@@ -120,6 +128,7 @@ class Explanation:
     pinned: int = 0
     known: ChartedRole | None = None
     refused: SealiftError | None = None
+    withdrawn: tuple[str, ...] = ()
     lies: tuple[str, ...] = field(default=())
 
     @property
@@ -141,6 +150,7 @@ def explain_paths(
         full: Read the payload too (checks 7 to 9).
 
     Raises:
+        IncompleteBundle: Volumes are missing, with ``full``.
         NotABundle, MalformedArchive, MalformedDocument: So broken that there is nothing to tell.
         EnvironmentFault: It cannot be read.
     """
@@ -160,6 +170,12 @@ def explain_paths(
         try:
             verify_paths(home, paths, Wishes(publisher), progress)
             found.passed = len(CHECKS)
+        except IncompleteBundle:
+            raise
+        except PolicyRefused as error:
+            # The second door is behind the last byte, the first one before the payload.
+            found.passed = _HEAD if found.refused is not None else len(CHECKS)
+            found.refused = error
         except (ContentError, TrustError) as error:
             found.doubt = error
     head = found.head
@@ -176,6 +192,7 @@ def explain_paths(
         found.pinned,
         found.known,
         found.refused,
+        found.withdrawn,
         tuple(_lies(chart, found, head)),
     )
 
@@ -191,6 +208,7 @@ class _Found:
     pinned: int = 0
     known: ChartedRole | None = None
     refused: SealiftError | None = None
+    withdrawn: tuple[str, ...] = ()
 
 
 def _judge(
@@ -214,13 +232,22 @@ def _judge(
         if found.passed == 1 and isinstance(error, OutsideClosure):
             found.passed = 2
         return found
+    wanted = Wishes().wanted(head.descriptor)
+    try:
+        with advice():
+            applied = withdrawals_at(store, head, wanted)
+    except TrustError as error:
+        # A list that tells an older or another history: not to go back is part of check 2.
+        found.doubt, found.passed = error, 1
+        return found
+    found.withdrawn = tuple(f"{name.shortest} is {it.line()}" for name, it in applied.found.items())
     found.passed, found.head = _HEAD, head
     state = trusted.trusted_before
     found.anchor = next(a for a in store.catalogue.anchors() if a.name == state.anchor)
     found.pinned = min(state.roots)
     found.known = root_threshold(state.roots[max(state.roots)])
     try:
-        gate.first(store, head, Wishes().wanted(head.descriptor))
+        gate.first(store, head, applied.kept(wanted))
     except (ContentError, TrustError) as error:
         found.refused = error
     return found

@@ -66,6 +66,10 @@ def _verdict(found: Explanation) -> Iterator[str]:
     if found.refused is not None:
         why = f": {found.refused.why}" if found.refused.why else ""
         yield from _wrap("", f"That policy keeps it out: {found.refused.what}{why}.")
+    for line in found.withdrawn[:_MODELS]:
+        yield from _wrap("", f"Withdrawn: {line}.")
+    if len(found.withdrawn) > _MODELS:
+        yield f"Withdrawn: and {len(found.withdrawn) - _MODELS} more."
 
 
 def _tree(found: Explanation) -> Iterator[str]:
@@ -140,6 +144,7 @@ def document(found: Explanation) -> dict[str, Any]:
             "digest": str(found.policy.digest),
             "refused": None if refused is None else refused.document(),
         },
+        "withdrawn": list(found.withdrawn),
         "roles": [
             {
                 "role": each.role,

@@ -7,7 +7,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/rehearse.sh"
 export DONT_FAKE_MONOTONIC=1 NO_FAKE_STAT=1
-command -v faketime >/dev/null || fail "there is no faketime: apt-get install faketime"
+"$repository/tools/need.sh" faketime
 
 # year DATE TEXT: what is told and done from now on happens then.
 year() {

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from securesystemslib.signer import CryptoSigner
 
-from tests.support.bundle_simulator import Forgery, digest, forge, members, tar, twin
+from schemas.errors import IncompleteBundle, ModelWithdrawn
+from tests.support.bundle_simulator import Forgery, digest, dump, forge, members, tar, twin
 from tests.support.publisher_simulator import ACME, LIBRARY, Simulator
 from tests.support.site import Outcome, Site, new_site, simulator
+from tests.support.trip import Trip
 
 Stick = Callable[[bytes], Path]
 
@@ -162,3 +164,46 @@ def test_what_the_policy_keeps_out_is_told(
 
 def test_no_bundle_ends_with_an_error(site: Site, stick: Stick) -> None:
     assert site.bundle("trust", "explain", stick(b"no bundle" * 200)).code == 12
+
+
+def listing(reason: str, *digests: str) -> bytes:
+    entry = {
+        "number": 1,
+        "at": "2026-11-20T00:00:00Z",
+        "action": "block",
+        "digests": list(digests),
+        "subject": "library/tiny:1",
+        "reason": reason,
+    }
+    return dump({"schemaVersion": 1, "entries": [entry]})
+
+
+def test_withdrawn_models_are_told(
+    tmp_path: Path, publisher: Simulator, good: bytes, stick: Stick
+) -> None:
+    site = new_site(tmp_path / "home", publisher)
+    other = twin(publisher)
+    other.withdraw(listing("it lies", digest(Forgery().weights)))
+    told = explain(site, stick(forge(other)))
+    assert told["believed"]
+    assert told["withdrawn"] == ["tiny:1 is withdrawn by simulated (advisory 1): it lies"]
+    assert site.bundle("import", stick(forge(other))).code == ModelWithdrawn.exit_code
+    other.bump()
+    other.withdraw(listing("another history", digest(Forgery().weights)))
+    told = explain(site, stick(forge(other, sequence=2)))
+    assert told["error"]["code"] == "rollback-detected"
+    assert states(told)[:2] == ["holds", "failed"]
+
+
+def test_volumes_that_are_missing_are_no_doubt(tmp_path: Path) -> None:
+    trip = Trip(tmp_path)
+    site = trip.site("far")
+    head = trip.create(trip.base, "-n", "library/base:1", "--volume-size", "1Mi")
+    volumes = sorted(tmp_path.glob("out.v*.tar"))
+    assert explain(site, head, "--full")["payloadRead"]
+    volumes[0].unlink()
+    told = explain(site, head)
+    assert (told["believed"], told["payloadRead"]) == (True, False)
+    lacking = site.bundle("trust", "explain", head, "--full")
+    assert lacking.code == IncompleteBundle.exit_code
+    assert "missing" in lacking.err
