@@ -61,7 +61,7 @@ class Descriptor:
     def __post_init__(self) -> None:
         if not 0 <= self.size <= limits.BLOB_BYTES:
             raise MalformedDocument(f"descriptor of {self.digest.short} has size {self.size}")
-        object.__setattr__(self, "annotations", MappingProxyType(dict(self.annotations)))
+        object.__setattr__(self, "annotations", _frozen(self.annotations))
 
     @classmethod
     def for_bytes(
@@ -122,7 +122,7 @@ class Manifest:
     media_type: str = IMAGE_MANIFEST
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "annotations", MappingProxyType(dict(self.annotations)))
+        object.__setattr__(self, "annotations", _frozen(self.annotations))
 
     @classmethod
     def parse(cls, data: bytes, *, media_type: str = IMAGE_MANIFEST) -> Manifest:
@@ -180,6 +180,11 @@ class Manifest:
     def blobs(self) -> tuple[Descriptor, ...]:
         """Config and layers: all that the manifest points to by digest."""
         return (self.config, *self.layers)
+
+
+def _frozen(annotations: Mapping[str, str]) -> Mapping[str, str]:
+    """A copy that stays as it is; most have none, and share one."""
+    return MappingProxyType(dict(annotations)) if annotations else _NO_ANNOTATIONS
 
 
 def _object(value: object, what: str) -> dict[str, Any]:

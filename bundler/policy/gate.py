@@ -30,6 +30,7 @@ from registry.digest import Digest
 from registry.reference import Reference
 from registry.store import Store
 from registry.transaction import Transaction
+from schemas import strictjson
 from schemas.errors import PolicyRefused
 
 _SHOWN: Final = 5  # reasons in one message
@@ -364,7 +365,8 @@ def _compare(agreement: Agreement, fields: dict[str, Any]) -> None:
             hint=hint,
         )
     for part in ("models", "stale", "confirmed", "findings"):
-        more = [each for each in fields[part] if each not in approved[part]]
+        known = set(map(strictjson.dumps, approved[part]))
+        more = [each for each in fields[part] if strictjson.dumps(each) not in known]
         if more:
             raise PolicyRefused(
                 "more is about to be done than was approved",
