@@ -21,7 +21,8 @@ from registry import merkle
 from registry.auditlog import AuditLog
 from registry.digest import Digest
 from schemas.errors import AuditBroken, NotABundle, StoreDamaged, TruncatedBundle
-from tests.support.site import Outcome, Site
+from tests.support.publisher_simulator import Simulator
+from tests.support.site import Outcome, Site, new_site
 
 TRIGGERS = (
     "audit_log_keeps",
@@ -89,13 +90,17 @@ class Forger:
 
 
 @pytest.fixture(scope="module")
-def pristine(site: Site, tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, Path]:
+def pristine(publisher: Simulator, tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, Path]:
     """A site with a log of eight entries; and a checkpoint that was carried out at the sixth.
 
     0 trust.init, 1 and 2 refusals, 3 inventory.export, 4 to 7 refusals.
     """
     folder = tmp_path_factory.mktemp("log")
-    home, carried, bad = site.copy(folder / "home"), folder / "carried.json", folder / "bad.tar"
+    home, carried, bad = (
+        new_site(folder / "home", publisher),
+        folder / "carried.json",
+        folder / "bad.tar",
+    )
     bad.write_bytes(b"no bundle" * 1000)
 
     def refuse_two() -> None:

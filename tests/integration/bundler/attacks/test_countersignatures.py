@@ -31,7 +31,7 @@ from schemas.errors import (
 from tests.integration.bundler.attacks.test_audit_log import findings, forger, rewrite
 from tests.support.bundle_simulator import forge, twin
 from tests.support.publisher_simulator import Simulator
-from tests.support.site import Outcome, Site, check_line
+from tests.support.site import Outcome, Site, check_line, new_site
 
 PASSPHRASE = b"correct horse"
 
@@ -65,9 +65,9 @@ def witness(tmp_path: Path) -> Witness:
 
 
 @pytest.fixture
-def target(site: Site, tmp_path: Path) -> Site:
+def target(publisher: Simulator, tmp_path: Path) -> Site:
     """A site that has refused three files: a log of four entries."""
-    home = site.copy(tmp_path / "isolated")
+    home = new_site(tmp_path / "isolated", publisher)
     for _ in range(3):
         happen(home)
     return home

@@ -29,14 +29,14 @@ from schemas.errors import (
 )
 from tests.support.bundle_simulator import forge, twin
 from tests.support.publisher_simulator import Simulator
-from tests.support.site import Outcome, Site, check_line, simulator
+from tests.support.site import Outcome, Site, check_line, new_site, simulator
 
 Stick = Callable[[bytes], Path]
 
 
 @pytest.fixture
-def target(site: Site, tmp_path: Path) -> Site:
-    return site.copy(tmp_path / "home")
+def target(publisher: Simulator, tmp_path: Path) -> Site:
+    return new_site(tmp_path / "home", publisher)
 
 
 def receipts(site: Site) -> list[dict[str, Any]]:
