@@ -1,0 +1,1 @@
+"""Which path calls what: one module per API."""
