@@ -25,7 +25,7 @@ from runtime.messages import (
 from runtime.options import Options, parse_options, parse_stop
 from runtime.server.body import Fields
 from runtime.server.embedding import Wanted
-from runtime.server.openai import SSE
+from runtime.server.openai_answers import SSE
 from runtime.server.requests import (
     THINKING,
     TOOLS,

@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from runtime.server import anthropic, guard, ollama, openai
+from runtime.server import anthropic, guard, ollama, openai_answers
 from runtime.server.answering import STREAM, Stream, write
 from runtime.server.backend import Backend
 from runtime.server.exchange import BACKEND
@@ -185,7 +185,7 @@ def _error_response(
     if request.path.startswith("/v1/messages"):
         body = json.dumps(anthropic.error_document(error, status)).encode()
     elif request.path.startswith("/v1/"):
-        body = json.dumps(openai.error_document(error)).encode()
+        body = json.dumps(openai_answers.error_document(error)).encode()
     else:
         body = ollama.error_line(error)
     headers = {hdrs.CONTENT_TYPE: JSON}

@@ -10,6 +10,7 @@ from aiohttp import web
 from runtime.server import embedding, listing, openai
 from runtime.server.answering import answer
 from runtime.server.exchange import BACKEND, body, json_response
+from runtime.server.openai_answers import OpenAIAnswer
 from runtime.server.requests import Generation, parse_model
 
 
@@ -46,7 +47,7 @@ async def _embeddings(request: web.Request) -> web.Response:
 
 
 async def _answered(request: web.Request, wanted: Generation, *, chat: bool) -> web.StreamResponse:
-    reply = openai.OpenAIAnswer(
+    reply = OpenAIAnswer(
         wanted, chat=chat, answer_id=secrets.token_hex(12), created=int(time.time())
     )
     return await answer(request, request.app[BACKEND], wanted, reply)

@@ -10,12 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.messages import Call, Chat, Finished, Message, Piece, Text, task_document
-from runtime.server.openai import (
-    OpenAIAnswer,
-    error_document,
-    parse_chat,
-    parse_completion,
-)
+from runtime.server.openai import parse_chat, parse_completion
+from runtime.server.openai_answers import OpenAIAnswer, error_document
 from runtime.server.requests import Generation, Timing, make_job
 from schemas.errors import (
     NotFound,
