@@ -124,7 +124,7 @@ def look(paths: Iterable[Path]) -> Media:
         NotFound, UsageError, StorageFailure: A path cannot be read.
     """
     media = Media()
-    for path in sorted(paths, key=Path.is_dir):  # what is named first: it stays named
+    for path in sorted(paths, key=os.path.isdir):  # what is named first: it stays named
         with storage_errors(f"cannot read {path}"):
             if path.is_dir():
                 for entry in sorted(os.scandir(path), key=lambda e: e.name):

@@ -69,6 +69,12 @@ def client(server: Server) -> Iterator[openai.OpenAI]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def native(server: Server) -> Iterator[ollama.Client]:
+    with ollama.Client(server.url) as found:
+        yield found
+
+
 @pytest.mark.parametrize("family", ["hermes", "llama", "mistral"])
 def test_a_tool_that_must_be_called_is(client: openai.OpenAI, family: str) -> None:
     fields: Any = {
@@ -114,30 +120,27 @@ def test_an_answer_to_a_tools_result(client: openai.OpenAI) -> None:
     assert answer.choices[0].message.content or answer.choices[0].message.tool_calls
 
 
-def test_thinking_is_apart(server: Server) -> None:
-    client = ollama.Client(host=server.url)
+def test_thinking_is_apart(native: ollama.Client) -> None:
     options: Any = {"temperature": 0, "num_predict": 40}
-    message = client.chat("thinker:1", ASK, options=options).message
+    message = native.chat("thinker:1", ASK, options=options).message
     assert message.thinking, "the template has opened the thinking"
     assert "think>" not in (message.content or "")
-    pieces = list(client.chat("thinker:1", ASK, options=options, stream=True, think=True))
+    pieces = list(native.chat("thinker:1", ASK, options=options, stream=True, think=True))
     assert "".join(p.message.thinking or "" for p in pieces) == message.thinking
 
 
-def test_a_format_holds_behind_the_thinking_only(server: Server) -> None:
-    client = ollama.Client(host=server.url)
+def test_a_format_holds_behind_the_thinking_only(native: ollama.Client) -> None:
     schema = {"enum": ["yes", "no"]}
     options: Any = {"temperature": 0, "num_predict": 10}
-    message = client.chat("thinker:1", ASK, format=schema, options=options).message
+    message = native.chat("thinker:1", ASK, format=schema, options=options).message
     assert message.thinking
-    message = client.chat("hermes:1", ASK, format=schema, options=options).message
+    message = native.chat("hermes:1", ASK, format=schema, options=options).message
     assert json.loads(message.content or "") in ("yes", "no")
 
 
-def test_tools_of_the_native_dialect(server: Server) -> None:
-    client = ollama.Client(host=server.url)
+def test_tools_of_the_native_dialect(native: ollama.Client) -> None:
     options: Any = {"temperature": 0, "num_predict": 30}
-    plain = client.chat("hermes:1", ASK, tools=[WEATHER], options=options)
+    plain = native.chat("hermes:1", ASK, tools=[WEATHER], options=options)
     assert plain.message.content or plain.message.tool_calls
 
 

@@ -241,7 +241,11 @@ async def test_load_and_unload(site: Site) -> None:
         ),
         (
             "/api/chat",
-            {"model": "tiny", "messages": [{"role": "user"}], "tools": [{}]},
+            {
+                "model": "tiny",
+                "messages": [{"role": "user"}],
+                "tools": [{"function": {"name": "f"}}],
+            },
             400,
             '"tiny" does not support tools',
         ),

@@ -10,13 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.messages import Call, Chat, Finished, Message, Piece, Started, Tokenize, Tokenized
-from runtime.server.anthropic import (
-    AnthropicAnswer,
-    count_document,
-    error_document,
-    parse_count,
-    parse_messages,
-)
+from runtime.server.anthropic import parse_count, parse_messages
+from runtime.server.anthropic_answers import AnthropicAnswer, count_document, error_document
 from runtime.server.requests import Timing
 from schemas.errors import NotFound, SealiftError, ServerBusy, UsageError
 
@@ -97,7 +92,8 @@ def test_tools() -> None:
         ({"model": None}, "model is required"),
         ({"messages": []}, "at least one message"),
         ({"messages": [{"role": "system", "content": "x"}]}, "user or assistant"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "not taken yet"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "source.type"),
+        ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "are not taken"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_use"}]}]}, "may stand there"),
         ({"temperature": 1.5}, "between 0 and 1"),
         ({"tool_choice": {"type": "any"}}, "none of the"),

@@ -22,6 +22,7 @@ from runtime.server.ollama import (
 from runtime.server.requests import Generation, Timing, make_job
 from schemas.errors import InvalidName, SealiftError, UnsupportedRequest, UsageError
 from tests.support.models import FACTS, model
+from tests.support.pictures import PNG
 from tests.support.requests import JSON, bodies
 
 GENERATE: dict[str, Any] = {
@@ -125,7 +126,12 @@ def test_no_prompt_loads_or_unloads(body: dict[str, Any]) -> None:
         ),
         ({"context": ["a"]}, '"context" must be an array of token ids'),
         ({"stream": "no"}, '"stream" must be true or false'),
-        ({"images": ["aGk="]}, "this version does not take images yet"),
+        ({"images": ["aGk="]}, "invalid image input: it is neither PNG nor JPEG"),
+        ({"images": [1]}, '"images" must be an array of base64 strings'),
+        (
+            {"images": [PNG], "raw": True},
+            "images need a chat template: not with raw or suffix",
+        ),
     ],
 )
 def test_refusals(body: dict[str, Any], text: str) -> None:

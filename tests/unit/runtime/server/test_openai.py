@@ -162,7 +162,11 @@ def test_message_parts_and_roles() -> None:
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
-            'message parts of type "image_url" are not taken yet',
+            '"messages[0].content[0].image_url.url" is missing',
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "file"}]}]},
+            'message parts of type "file" are not taken',
         ),
         (
             {
