@@ -1,0 +1,175 @@
+"""Who gets in: whether one more model fits beside those that are loaded.
+
+What the kernel says is free already lacks what loaded workers took for themselves, but not the
+weights that they map: the kernel counts a file's pages as free, and would throw them out of memory
+for somebody else, to be read from the disk again for every token. So they are taken off here, once
+per file. Of a worker that is still loading the kernel has not seen much: all of it is taken off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from functools import lru_cache
+from typing import Final
+
+from registry.gguf import read_header_file
+from runtime.fit.estimate import Estimate, estimate, longest_context
+from runtime.fit.room import Room
+from runtime.fit.shape import Shape, shape_of
+from runtime.messages import WorkerSpec
+from schemas import limits
+from schemas.errors import DoesNotFit
+
+_GIB: Final = limits.GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a worker takes of main memory, in bytes.
+
+    Attributes:
+        file: The model's, whose pages all that map it share.
+        mapped: Weights.
+        own: Everything else.
+    """
+
+    file: str
+    mapped: int
+    own: int
+
+    @property
+    def total(self) -> int:
+        """Both together."""
+        return self.mapped + self.own
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a worker that is there already takes.
+
+    Attributes:
+        need: As estimated; its weights as the worker itself told, once it is loaded.
+        loaded: Whether it is, so that the kernel counts it.
+    """
+
+    need: Need
+    loaded: bool
+
+
+class Verdict(Enum):
+    """Of one more model."""
+
+    FITS = auto()
+    LATER = auto()  # once others are gone
+    NEVER = auto()  # not even then
+
+
+class Memory:
+    """What the scheduler asks before it loads a model.
+
+    Args:
+        room: What there is now; None where the kernel does not tell.
+        most: Bytes for all models together; 0 for no such bound.
+        offloads: Whether the engine can use accelerators.
+    """
+
+    def __init__(
+        self,
+        room: Callable[[], Room | None],
+        *,
+        most: int = 0,
+        offloads: bool = False,
+    ) -> None:
+        self._room = room
+        self._most = most
+        self._offloads = offloads
+
+    async def need(self, spec: WorkerSpec) -> Need:
+        """What a worker would take.
+
+        Raises:
+            SealiftError: The model's file is not what was imported.
+        """
+        found = await asyncio.to_thread(self._estimate, spec)
+        return Need(spec.model_path, found.weights, found.own)
+
+    def judge(self, need: Need, held: Iterable[Held]) -> Verdict:
+        """Whether one more fits beside those that are there."""
+        held = list(held)
+        room = self._room()
+        if room is None:
+            return Verdict.FITS
+        free = room.bytes - limits.MEMORY_RESERVE_BYTES
+        files = {h.need.file: h.need.mapped for h in held} | {need.file: need.mapped}
+        mapped = sum(files.values())
+        unseen = sum(h.need.own for h in held if not h.loaded)
+        total = mapped + sum(h.need.own for h in held) + need.own
+        if mapped + unseen + need.own <= free and not 0 < self._most < total:
+            return Verdict.FITS
+        return Verdict.LATER if need.total <= self._could_be_free(held, free) else Verdict.NEVER
+
+    def refusal(self, spec: WorkerSpec, need: Need, held: Iterable[Held]) -> DoesNotFit:
+        """Why it does not fit, in figures, and what would."""
+        room = self._room()
+        free = (room.bytes if room is not None else 0) - limits.MEMORY_RESERVE_BYTES
+        could = max(self._could_be_free(list(held), free), 0)
+        bounded = 0 < self._most <= could
+        limit = "the setting max_memory" if bounded or room is None else room.limit
+        found = self._estimate(spec)
+        longest = longest_context(
+            shape_at(spec.model_path), self._placed(spec), could, spec.context_length
+        )
+        hint = (
+            f"Ask for at most {longest} tokens of context (num_ctx)"
+            if longest >= limits.USEFUL_CONTEXT_TOKENS
+            else "Take a smaller model, or a stronger quantization of it"
+        )
+        return DoesNotFit(
+            # Ollama's words, which its clients look for.
+            f"model requires more system memory ({_size(need.total)}) than is available "
+            f"({_size(could)})",
+            why=f"weights {_size(found.weights)}, cache {_size(found.cache)} for "
+            f"{spec.num_parallel} x {spec.context_length} tokens, buffers "
+            f"{_size(found.compute + found.process)}; the limit is {limit}",
+            hint=f"{hint}; `sealift fit` shows what fits",
+        )
+
+    def _could_be_free(self, held: list[Held], free: int) -> int:
+        """Bytes that there were if all others went.
+
+        Of those that still load the kernel may have seen much or little: rather wait than refuse.
+        """
+        could = free + sum(h.need.own for h in held)
+        return min(could, self._most) if self._most > 0 else could
+
+    def _estimate(self, spec: WorkerSpec) -> Estimate:
+        return estimate(shape_at(spec.model_path), self._placed(spec))
+
+    def _placed(self, spec: WorkerSpec) -> WorkerSpec:
+        """The same with the number of layers that really go to an accelerator."""
+        return placed(spec, offloads=self._offloads)
+
+
+def placed(spec: WorkerSpec, *, offloads: bool) -> WorkerSpec:
+    """A specification whose ``num_gpu`` is what the engine makes of it."""
+    if not offloads:
+        return replace(spec, num_gpu=0)
+    return replace(spec, num_gpu=limits.MODEL_LAYERS + 1) if spec.num_gpu < 0 else spec
+
+
+@lru_cache(maxsize=64)
+def shape_at(path: str) -> Shape:
+    """The shape of a model in the store, whose files never change.
+
+    Raises:
+        MalformedModel: It is not what was imported.
+        NotFound: It is gone.
+    """
+    return shape_of(read_header_file(path))
+
+
+def _size(count: int) -> str:
+    return f"{max(count, 0) / _GIB:.1f} GiB"
