@@ -185,7 +185,7 @@ class Withdrawals:
         about: Digest | None = None,
         news: Sequence[Withdrawn] = (),
     ) -> Withdrawal | None:
-        """The strictest withdrawal of a model.
+        """The strictest withdrawal of a model, or of one that it was made from at this site.
 
         Args:
             manifest: Of the model; need not be in the store.
@@ -195,11 +195,44 @@ class Withdrawals:
             news: What that publisher says now of these digests; counts instead of what it said.
         """
         own = self._query("SELECT digest FROM manifest_blobs WHERE manifest = ?", str(manifest))
-        digests = {str(manifest), *map(str, blobs), *(row[0] for row in own)}
-        asked = json.dumps(sorted(digests))
+        digests = {*blobs, *(Digest.parse(row[0]) for row in own)}
+        found = self._judge(manifest, digests, voucher=voucher, about=about, news=news)
+        if voucher is None:  # who vouches for it from now on need not vouch for what it came from
+            of_bases = (
+                self._judge(base, digests, about=about, news=news, released=manifest)
+                for base in self.bases(manifest)
+            )
+            found = max(filter(None, (found, *of_bases)), key=_strictness, default=None)
+        return found
+
+    def bases(self, manifest: Digest) -> tuple[Digest, ...]:
+        """What a model was made from at this site, and that from, and so on."""
+        rows = self._query(_BASES + " WHERE manifest = ?", str(manifest))
+        return tuple(Digest.parse(row[1]) for row in rows)
+
+    def trusted(self, manifest: Digest) -> bool:
+        """Whether a publisher that this site trusts now has signed it."""
+        return any(self._vouchers(manifest).values())
+
+    def vouched(self, manifest: Digest) -> bool:
+        """Whether some publisher's bundle brought it."""
+        return bool(self._vouchers(manifest))
+
+    def _judge(
+        self,
+        manifest: Digest,
+        blobs: Iterable[Digest],
+        *,
+        voucher: Digest | None = None,
+        about: Digest | None = None,
+        news: Sequence[Withdrawn] = (),
+        released: Digest | None = None,
+    ) -> Withdrawal | None:
+        """Without a look at what it was made from; ``released`` counts as its own release."""
+        asked = json.dumps(sorted({str(manifest), *map(str, blobs)}))
         rows = [
             *self._query(_DENIED, asked),
-            *self._query(_WITHDRAWN, str(manifest), asked),
+            *self._query(_WITHDRAWN, json.dumps([str(manifest), str(released)]), asked),
         ]
         speaker = about or voucher
         if speaker is not None and news:
@@ -210,7 +243,7 @@ class Withdrawals:
             return None
         vouchers = self._vouchers(manifest) | ({str(voucher): True} if voucher else {})
         found = (_judged(row, vouchers) for row in rows)
-        return max(filter(None, found), key=lambda each: each.action, default=None)
+        return max(filter(None, found), key=_strictness, default=None)
 
     def _news(self, source: Digest, news: Sequence[Withdrawn]) -> list[tuple[Any, ...]]:
         rows = self._query("SELECT name FROM trust_anchors WHERE fingerprint = ?", str(source))
@@ -231,13 +264,16 @@ class Withdrawals:
 
     def all(self) -> dict[Digest, Withdrawal]:
         """Every model in the store that something is withdrawn of."""
-        rows = self._query(
-            "SELECT manifest FROM manifest_blobs WHERE digest IN"
-            " (SELECT digest FROM denied UNION SELECT digest FROM withdrawals)"
-            " UNION SELECT digest FROM manifests WHERE digest IN"
-            " (SELECT digest FROM denied UNION SELECT digest FROM withdrawals)"
-        )
-        found = {digest: self.of(digest) for digest in (Digest.parse(row[0]) for row in rows)}
+        rows = [
+            *self._query(
+                "SELECT manifest FROM manifest_blobs WHERE digest IN"
+                " (SELECT digest FROM denied UNION SELECT digest FROM withdrawals)"
+                " UNION SELECT digest FROM manifests WHERE digest IN"
+                " (SELECT digest FROM denied UNION SELECT digest FROM withdrawals)"
+            ),
+            *self._query(_BASES),
+        ]
+        found = {digest: self.of(digest) for digest in {Digest.parse(row[0]) for row in rows}}
         return {digest: each for digest, each in found.items() if each is not None}
 
     def accepted(self, source: Digest) -> AcceptedList | None:
@@ -280,9 +316,20 @@ _WITHDRAWN: Final = """
            w.number, w.at
       FROM withdrawals AS w
       LEFT JOIN releases AS r
-        ON r.source = w.source AND r.number = w.number AND r.manifest = ?
+        ON r.source = w.source AND r.number = w.number
+       AND r.manifest IN (SELECT value FROM json_each(?))
      WHERE w.digest IN (SELECT value FROM json_each(?)) AND w.action > 0
 """
+
+# Models made at this site: their facts tell what from.
+_BASES: Final = """
+    SELECT f.manifest, b.value FROM model_facts AS f
+      JOIN json_each(CAST(f.document AS TEXT), '$.made.bases') AS b
+"""
+
+
+def _strictness(found: Withdrawal) -> Action:
+    return found.action
 
 
 def _judged(row: Sequence[Any], vouchers: Mapping[str, bool]) -> Withdrawal | None:

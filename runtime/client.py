@@ -1,4 +1,4 @@
-"""The commands' way to the local server: its native API over plain HTTP, by the standard library.
+"""The commands' way to the server: its native API over HTTP, by the standard library.
 
 What comes back is bounded and checked like any other input: a process of somebody else may listen
 where our server should.
@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import ssl
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Protocol, Self
 
 from schemas import limits
 from schemas.errors import (
+    KeyRequired,
     NotFound,
+    RateLimited,
     RemoteError,
     RemoteRefused,
     RemoteUnavailable,
@@ -24,12 +29,18 @@ from schemas.errors import (
     ServingFault,
     UsageError,
 )
+from schemas.settings import Serve
 
 DEFAULT_PORT: Final = 11434
 _START: Final = "Start it with sealift serve"
 # What a server listens on everywhere is reached on this machine.
 _REACHED: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-_BY_STATUS: Final[Mapping[int, type[SealiftError]]] = {404: NotFound, 503: ServerBusy}
+_BY_STATUS: Final[Mapping[int, type[SealiftError]]] = {
+    401: KeyRequired,
+    404: NotFound,
+    429: RateLimited,
+    503: ServerBusy,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +50,30 @@ class Address:
     Attributes:
         host: Name or IP address, without brackets.
         port: 1 to 65535.
+        tls: Whether TLS is spoken there.
     """
 
     host: str
     port: int
+    tls: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Address:
         """Read ``SEALIFT_HOST`` in the forms that Ollama takes: ``host``, ``host:port``, ``http://…``.
 
         Raises:
-            UsageError: Anything else; https too, which the local server does not speak.
+            UsageError: Anything else.
         """
         scheme, found, rest = text.strip().partition("://")
-        if found and scheme.lower() != "http":
+        if found and scheme.lower() not in ("http", "https"):
             raise UsageError(f"cannot talk {scheme} to the server", hint="Write host:port")
         host, port = _split((rest if found else scheme).rstrip("/"))
         if not port.isdecimal() or not port.isascii() or not 0 < int(port[:6]) < 65536:
             raise UsageError(f"{text!r} is no address of a server", hint="Write host:port")
         if any(not c.isprintable() or c in " /?#@[]" for c in host):
             raise UsageError(f"{text!r} is no address of a server", hint="Write host:port")
-        return cls(_REACHED.get(host, host), int(port))
+        tls = bool(found) and scheme.lower() == "https"
+        return cls(_REACHED.get(host, host), int(port), tls)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -74,6 +88,14 @@ def _split(text: str) -> tuple[str, str]:
         return text, str(DEFAULT_PORT)
     host, _, port = text.partition(":")
     return host, port or str(DEFAULT_PORT)
+
+
+class SupportsRead(Protocol):
+    """An open file, or what counts as it is read."""
+
+    def read(self, n: int = -1, /) -> bytes:
+        """Up to ``n`` bytes, and none only at the end."""
+        ...
 
 
 class Lines:
@@ -114,10 +136,28 @@ class Client:
 
     Args:
         address: Where it listens.
+        key: An API key, if it wants one.
+        certificate: PEM file that its certificate is in, where the certificates that this machine
+            trusts do not tell.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *, key: str = "", certificate: str = "") -> None:
         self._address = address
+        self._key = key
+        self._certificate = certificate
+
+    @classmethod
+    def of(cls, serve: Serve, environ: Mapping[str, str] = os.environ) -> Self:
+        """The client of the server that these settings describe; its key is ``SEALIFT_API_KEY``.
+
+        Raises:
+            UsageError: The address is none.
+        """
+        address = Address.parse(serve.host)
+        pinned = "" if address.tls else serve.tls_cert
+        if pinned:
+            address = replace(address, tls=True)
+        return cls(address, key=environ.get("SEALIFT_API_KEY", ""), certificate=pinned)
 
     def get(self, path: str) -> dict[str, Any]:
         """The JSON object at a path.
@@ -145,25 +185,72 @@ class Client:
                 yield from map(_unless_error, lines.feed(data))
             yield from map(_unless_error, lines.close())
 
+    def has_blob(self, digest: str) -> bool:
+        """Whether the server has a blob; errors as :meth:`get`'s."""
+        with self._exchange("HEAD", f"/api/blobs/{digest}", None, {}, (200, 404)) as answer:
+            return answer.status == 200
+
+    def put_blob(self, digest: str, source: SupportsRead, size: int) -> None:
+        """Upload a blob from an open file; errors as :meth:`get`'s.
+
+        Args:
+            digest: What its bytes hash to.
+            source: Read from where it stands.
+            size: In bytes.
+        """
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        path = f"/api/blobs/{digest}"
+        with self._exchange("POST", path, source, headers, (200, 201)) as answer:
+            self._read(answer, limits.SETTINGS_BYTES, once=False)
+
     @contextmanager
     def _answer(
         self, method: str, path: str, body: Mapping[str, Any] | None
     ) -> Iterator[http.client.HTTPResponse]:
-        connection = http.client.HTTPConnection(
-            self._address.host, self._address.port, timeout=limits.CONNECT_SECONDS
-        )
+        data = None if body is None else json.dumps(body).encode("ascii")
+        headers = {"Content-Type": "application/json"} if data is not None else {}
+        with self._exchange(method, path, data, headers, (200,)) as answer:
+            yield answer
+
+    @contextmanager
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        data: bytes | SupportsRead | None,
+        headers: dict[str, str],
+        good: tuple[int, ...],
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = self._connection()
         try:
             self._connect(connection)
             with self._translated():
-                data = None if body is None else json.dumps(body).encode("ascii")
-                headers = {"Content-Type": "application/json"} if data is not None else {}
+                if self._key:
+                    headers["Authorization"] = f"Bearer {self._key}"
                 connection.request(method, path, data, headers)
                 answer = connection.getresponse()
-            if answer.status != 200:
+            if answer.status not in good:
                 raise self._refusal(answer)
             yield answer
         finally:
             connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        host, port, seconds = self._address.host, self._address.port, limits.CONNECT_SECONDS
+        if not self._address.tls:
+            return http.client.HTTPConnection(
+                host, port, timeout=seconds, blocksize=limits.IO_CHUNK
+            )
+        context = ssl.create_default_context()
+        if self._certificate:  # this very one, whatever name it was reached by
+            try:
+                context = ssl.create_default_context(cafile=Path(self._certificate).expanduser())
+            except OSError as error:
+                what = f"cannot use the certificate {self._certificate}"
+                raise UsageError(what, why=error.strerror or str(error)) from None
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            context.check_hostname = False
+        return http.client.HTTPSConnection(host, port, timeout=seconds, context=context)
 
     def _connect(self, connection: http.client.HTTPConnection) -> None:
         try:
@@ -171,6 +258,10 @@ class Client:
             connection.sock.settimeout(limits.SILENCE_SECONDS)
         except ConnectionRefusedError:
             raise RemoteUnavailable(f"no server at {self._address}", hint=_START) from None
+        except ssl.SSLError as error:
+            why = error.reason or str(error)
+            what = f"the server at {self._address} cannot be trusted"
+            raise RemoteRefused(what, why=why.replace("_", " ").lower()) from None
         except OSError as error:
             why = error.strerror or str(error)
             raise RemoteUnavailable(f"no server at {self._address}", why=why, hint=_START) from None
@@ -234,6 +325,15 @@ def _error(document: Mapping[str, Any], status: int) -> SealiftError:
     text = str(document.get("error") or f"status {status}").rstrip(".")
     if kind := _BY_STATUS.get(status):
         return kind(text)
+    if status != 403 and (kind := _BY_CODE.get(str(document.get("code")))):
+        return kind(text)
     if 400 <= status < 500:
         return UsageError(text) if status != 403 else RemoteRefused(text)
     return ServingFault(text)
+
+
+def _all_kinds(root: type[SealiftError]) -> list[type[SealiftError]]:
+    return [root, *(kind for child in root.__subclasses__() for kind in _all_kinds(child))]
+
+
+_BY_CODE: Final = {kind.code: kind for kind in _all_kinds(SealiftError)[1:]}

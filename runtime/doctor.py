@@ -13,8 +13,10 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from registry.store import Store
@@ -198,38 +200,49 @@ def _engine(settings: Settings) -> Finding:
 def _server(settings: Settings) -> Finding:
     address = Address.parse(settings.serve.host)
     try:
-        version = Client(address).get("/api/version").get("version")
+        version = Client.of(settings.serve).get("/api/version").get("version")
     except RemoteUnavailable as error:
         return Finding("server", "note", error.what, error.hint)
     return Finding("server", "ok", f"version {str(version)[:40]} at {address}")
 
 
-def egress(settings: Settings) -> tuple[str, list[Mapping[str, Any]]]:
+def egress(settings: Settings) -> tuple[str, list[Mapping[str, Any]], Mapping[str, Any]]:
     """What comes of trying to get out, from inside.
 
     Asks the running server, whose front-end and workers then try. Where no server runs, or no model
     is loaded in it, fresh processes are confined in the same way and try.
 
     Returns:
-        Who tried, for people; and per process ``process``, ``sandbox`` and ``attempts``. The
-        process ``unconfined`` is the control, which shows that the attempts are real.
+        Who tried, for people; per process ``process``, ``sandbox`` and ``attempts``; and the one
+        ``address`` that a running server may reach, its mirror, with ``sandbox`` and ``attempts``
+        of the courier that connects to it: empty where no mirror is configured. The process
+        ``unconfined`` is the control, which shows that the attempts are real.
     """
+    mirror: Mapping[str, Any] = {}
     address = Address.parse(settings.serve.host)
     try:
-        tried = _processes(Client(address).get("/api/sealift/egress"))
-        who = f"the server at {address}"
+        document = Client.of(settings.serve).get("/api/sealift/egress")
+        tried, who = _processes(document), f"the server at {address}"
+        found = document.get("mirror")
+        mirror = found if isinstance(found, dict) else {}
     except RemoteUnavailable:
         tried, who = [_fresh("front-end")], "fresh processes, for no server runs"
+        mirror = _fresh_courier(settings)
     if all(process.get("process") != "worker" for process in tried):
         tried = [*tried, _fresh("worker")]
-    return who, [*tried, _fresh(CONTROL)]
+    return who, [*tried, _fresh(CONTROL)], mirror
 
 
-def sealed(processes: Sequence[Mapping[str, Any]]) -> bool:
+def sealed(
+    processes: Sequence[Mapping[str, Any]], mirror: Mapping[str, Any] = MappingProxyType({})
+) -> bool:
     """Whether it is proven that nothing gets out: each process but the control tried and failed.
 
-    Anything short of that, as a front-end that nobody asked, is no proof.
+    Anything short of that, as a front-end that nobody asked, is no proof. With a mirror, its
+    courier must have failed in every way but the one that it is there for.
     """
+    if mirror:
+        processes = [*processes, {"process": "courier", "attempts": mirror.get("attempts")}]
     outcomes: dict[str, list[object]] = {}
     for process in processes:
         attempts = process.get("attempts")
@@ -247,6 +260,18 @@ def _processes(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def _fresh_courier(settings: Settings) -> Mapping[str, Any]:
+    if not settings.serve.mirror:
+        return {}
+    from runtime.mirror.service import Mirror
+
+    mirror = Mirror.start(settings.serve)
+    if mirror is None:
+        return {}
+    with closing(mirror):
+        return mirror.document()
 
 
 def _fresh(process: str) -> dict[str, Any]:

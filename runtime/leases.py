@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum, auto
 from typing import Any, Protocol
 
+from runtime.fit import Held, Need, Verdict
 from runtime.messages import Event, Task, WorkerReady, WorkerSpec
 from runtime.models import Model
+from runtime.watching import WATCHER
 from schemas.errors import SealiftError, WorkerFailed
 
 
@@ -46,6 +48,26 @@ class RunningWorker(Protocol):
 
 
 StartWorker = Callable[[WorkerSpec], Awaitable[RunningWorker]]
+
+
+class Gate(Protocol):
+    """Tells whether a model fits in memory (:class:`runtime.fit.Memory`)."""
+
+    async def need(self, spec: WorkerSpec) -> Need:
+        """What a worker would take.
+
+        Raises:
+            SealiftError: The model's file is not what was imported.
+        """
+        ...
+
+    def judge(self, need: Need, held: Iterable[Held]) -> Verdict:
+        """Whether one more fits beside those that are there."""
+        ...
+
+    def refusal(self, spec: WorkerSpec, need: Need, held: Iterable[Held]) -> SealiftError:
+        """Why it does not fit."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +133,21 @@ class Runner:
     expires: float | None = None  # by the loop's clock
     timer: asyncio.TimerHandle | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+    need: Need | None = None  # of memory
 
     @property
     def key(self) -> str:
         """What makes two models one: the manifest's digest."""
         return str(self.model.digest)
+
+    @property
+    def held(self) -> Held | None:
+        """What it takes of memory; None where nobody counts."""
+        if self.need is None or self.worker is None:
+            return None if self.need is None else Held(self.need, loaded=False)
+        copied = min(self.worker.ready.copied_bytes, self.need.mapped)
+        mapped = self.need.mapped - copied
+        return Held(replace(self.need, mapped=mapped, own=self.need.own + copied), loaded=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -126,6 +158,7 @@ class Ticket:
     spec: WorkerSpec
     keep_alive_ms: int | None
     turn: asyncio.Future[Runner]
+    need: Need | None = None
 
     @property
     def key(self) -> str:
@@ -157,9 +190,14 @@ class Lease:
         Raises:
             WorkerFailed: The worker died; the next request starts another one.
         """
+        watcher = WATCHER.get()
+        if watcher is not None:
+            watcher.submitted(task)
         try:
             async with aclosing(self._worker.run(task)) as events:
                 async for event in events:
+                    if watcher is not None:
+                        watcher.happened(event)
                     yield event
         except WorkerFailed as error:
             raise self._bury(self._runner, error) from None

@@ -17,9 +17,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from runtime.leases import Bounds, Lease, Loaded, Runner, StartWorker, State, Ticket
+from runtime.fit import Held, Need, Verdict
+from runtime.leases import Bounds, Gate, Lease, Loaded, Runner, StartWorker, State, Ticket
 from runtime.messages import WorkerSpec
 from runtime.models import Model
+from runtime.watching import WATCHER
 from schemas import limits
 from schemas.errors import SealiftError, ServerBusy, WorkerFailed
 
@@ -32,11 +34,13 @@ class Scheduler:
     Args:
         start: Starts a worker; raises a ``SealiftError`` if it cannot.
         bounds: See :class:`Bounds`.
+        gate: Keeps out what does not fit in memory; None lets everything in.
     """
 
-    def __init__(self, start: StartWorker, bounds: Bounds) -> None:
+    def __init__(self, start: StartWorker, bounds: Bounds, gate: Gate | None = None) -> None:
         self._start = start
         self._bounds = bounds
+        self._gate = gate
         self._runners: dict[str, Runner] = {}
         self._queue: list[Ticket] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -58,9 +62,13 @@ class Scheduler:
 
         Raises:
             ServerBusy: Too many wait already, or the server is stopping.
+            DoesNotFit: It would not fit in memory, whatever else were unloaded.
             SealiftError: The model could not be loaded.
         """
         runner = await self._turn(model, spec, keep_alive_ms)
+        watcher = WATCHER.get()
+        if watcher is not None:
+            watcher.granted()
         try:
             yield Lease(runner, self._bury, next(self._jobs))
         finally:
@@ -86,6 +94,11 @@ class Scheduler:
             runner.keep_alive_ms = 0
             if runner.state is State.READY:
                 self._retire(runner)
+
+    def spec_of(self, model: Model) -> WorkerSpec | None:
+        """How a model is loaded, or being loaded, now."""
+        runner = self._runners.get(str(model.digest))
+        return None if runner is None else runner.spec
 
     def loaded(self) -> list[Loaded]:
         """Every model in memory, the one that expires last first."""
@@ -143,8 +156,9 @@ class Scheduler:
     async def _turn(self, model: Model, spec: WorkerSpec, keep_alive_ms: int | None) -> Runner:
         if self._closing:
             raise _stopping()
+        need = await self._need(model, spec)
         loop = asyncio.get_running_loop()
-        ticket = Ticket(model, spec, keep_alive_ms, loop.create_future())
+        ticket = Ticket(model, spec, keep_alive_ms, loop.create_future(), need)
         if len(self._queue) >= self._bounds.queue and not self._free_for(ticket):
             raise ServerBusy("server busy, please try again.  maximum pending requests exceeded")
         self._queue.append(ticket)
@@ -189,10 +203,16 @@ class Scheduler:
                 self._queue.remove(ticket)
                 self._grant(runner, ticket)
                 continue
+            fits = True
+            if runner is None or runner.spec != ticket.spec:
+                verdict = self._judge(ticket)
+                if verdict is Verdict.NEVER:
+                    continue
+                fits = verdict is Verdict.FITS
             if runner is not None:
                 if runner.state is State.READY and runner.spec != ticket.spec:
                     self._retire(runner)
-            elif len(self._runners) < self._bounds.models:
+            elif fits and len(self._runners) < self._bounds.models:
                 self._load(ticket)
             elif leaving > 0:
                 leaving -= 1
@@ -230,6 +250,31 @@ class Scheduler:
 
         return min(candidates, key=order, default=None)
 
+    # -- memory -----------------------------------------------------------------------------------
+
+    async def _need(self, model: Model, spec: WorkerSpec) -> Need | None:
+        runner = self._runners.get(str(model.digest))
+        if self._gate is None or (runner is not None and runner.spec == spec):
+            return runner.need if runner is not None else None
+        return await self._gate.need(spec)
+
+    def _judge(self, ticket: Ticket) -> Verdict:
+        """Whether a ticket's model fits now. One that never will is turned away here."""
+        if self._gate is None or ticket.need is None:
+            return Verdict.FITS
+        held = self._held()
+        verdict = self._gate.judge(ticket.need, held)
+        if verdict is Verdict.NEVER:
+            self._queue.remove(ticket)
+            error = self._gate.refusal(ticket.spec, ticket.need, held)
+            _LOG.warning("%s is not loaded: %s", ticket.model.name, error.line())
+            if not ticket.turn.done():
+                ticket.turn.set_exception(error)
+        return verdict
+
+    def _held(self) -> list[Held]:
+        return [held for runner in self._runners.values() if (held := runner.held) is not None]
+
     # -- loading and unloading --------------------------------------------------------------------
 
     def _load(self, ticket: Ticket) -> None:
@@ -238,6 +283,7 @@ class Scheduler:
             model=ticket.model,
             spec=ticket.spec,
             keep_alive_ms=self._bounds.keep_alive_ms if keep is None else keep,
+            need=ticket.need,
         )
         self._runners[runner.key] = runner
         self._spawn(self._bring_up(runner), "load")

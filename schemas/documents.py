@@ -43,6 +43,7 @@ class Kind(Enum):
     SIGSTORE_BUNDLE = ("sigstore-bundle.v1", limits.ATTESTATION_BYTES)
     STATEMENT = ("in-toto-statement.v1", limits.ATTESTATION_BYTES)
     MODEL_BOM = ("model-bom.v1", limits.ATTESTATION_BYTES)
+    API_KEYS = ("api-keys.v1", limits.API_KEYS_BYTES)
     BUNDLE_BOM = ("bundle-bom.v1", limits.BUNDLE_BOM_BYTES)
 
     def __init__(self, stem: str, max_bytes: int) -> None:

@@ -8,7 +8,9 @@
     │   ├── NotFound            a model, blob, bundle or file that is not there
     │   ├── AlreadyExists       would overwrite what somebody may need
     │   ├── UnsupportedRequest  understood, but this model or build cannot do it
-    │   └── PromptTooLong       more tokens than the model's context holds
+    │   ├── PromptTooLong       more tokens than the model's context holds
+    │   ├── KeyRequired         the server wants an API key, and this is none that it knows
+    │   └── RoleMissing         this API key may not do that
     ├── ContentError            bytes are not what they claim to be
     │   ├── ContentMismatch     wrong digest, too short or too long
     │   ├── NotABundle          the file is something else
@@ -41,8 +43,10 @@
     │   └── DependencyMissing   an optional part is not installed
     └── ServingFault            the runtime could not answer
         ├── ServerBusy          the queue is full
+        ├── RateLimited         too many requests or tokens within a minute
         ├── WorkerFailed        the worker of this model died
         ├── LoadFailed          the engine refused the model
+        ├── DoesNotFit          the model needs more memory than there is
         └── Cancelled           stopped on request
 
 ``code`` is stable and meant for scripts; ``exit_code`` is what the commands return;
@@ -122,6 +126,14 @@ class UnsupportedRequest(UsageError):
 
 class PromptTooLong(UsageError):
     code, exit_code, http_status = "prompt-too-long", 7, 400
+
+
+class KeyRequired(UsageError):
+    code, exit_code, http_status = "key-required", 8, 401
+
+
+class RoleMissing(UsageError):
+    code, exit_code, http_status = "role-missing", 9, 403
 
 
 class ContentError(SealiftError):
@@ -260,12 +272,29 @@ class ServerBusy(ServingFault):
     code, exit_code, http_status = "server-busy", 51, 503
 
 
+class RateLimited(ServingFault):
+    """More than a limit of ``unit`` ("requests" or "tokens"); free again in ``seconds``."""
+
+    code, exit_code, http_status = "rate-limited", 55, 429
+
+    def __init__(
+        self, what: str, *, why: str = "", hint: str = "", unit: str = "", seconds: float = 1.0
+    ) -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.unit = unit
+        self.seconds = seconds
+
+
 class WorkerFailed(ServingFault):
     code, exit_code, http_status = "worker-failed", 52, 500
 
 
 class LoadFailed(ServingFault):
     code, exit_code, http_status = "load-failed", 53, 500
+
+
+class DoesNotFit(ServingFault):
+    code, exit_code, http_status = "does-not-fit", 56, 500
 
 
 class Cancelled(ServingFault):

@@ -19,6 +19,12 @@ from schemas.errors import MalformedDocument, StorageFailure, UsageError
 
 FOR_EVER: Final = -1
 _UNIT_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+_TRUTH: Final = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
+    ("0", "false", "no", "off"), False
+)
+# Ollama's variable is a truth.
+_FLASH: Final = {"1": "on", "true": "on", "0": "off", "false": "off"}
+_SEPARATORS: Final = {"audit_redact": "\n"}  # a comma may be part of an expression
 _DURATION: Final = re.compile(r"(-?)((?:[0-9]+(?:ms|s|m|h))+)")
 
 
@@ -27,7 +33,7 @@ class Serve:
     """How ``sealift serve`` behaves.
 
     Attributes:
-        host: ``address:port`` to listen on; loopback only.
+        host: ``address:port`` to listen on; beyond loopback only with TLS and API keys.
         keep_alive_ms: How long an idle model stays loaded; negative: for ever.
         load_timeout_ms: Longest time for a model to load.
         num_parallel: Sequences decoded together, per model.
@@ -36,6 +42,37 @@ class Serve:
         context_length: Tokens; 0 means 4096, capped to what the model was trained for.
         num_threads: 0 means one per physical core.
         origins: Browser origins allowed beside loopback's own.
+        hosts: Names that ``Host`` may have beside loopback's and the certificate's; ``*.x`` is any
+            name under ``x``.
+        tls_cert: PEM file with the certificate chain; needed for any address but loopback.
+        tls_key: PEM file with its private key, without a passphrase.
+        require_keys: Whether API keys are needed on loopback too; elsewhere they always are.
+        requests_per_minute: Of one API key, where the key itself says nothing; 0: unlimited.
+        tokens_per_minute: Prompt and output tokens likewise.
+        model_requests_per_minute: Of all keys together, for one model; 0: unlimited.
+        model_tokens_per_minute: Prompt and output tokens likewise.
+        signed_only: Whether only models are served that a trusted publisher has signed.
+        verify_weights: When a model's file is hashed again as it is loaded: ``off``, ``first``
+            (once, and again after it changed) or ``always``.
+        ready_model: The model that ``/readyz`` has to get a token from; empty: none.
+        audit: What the log of requests keeps: ``off``, ``requests``, or ``prompts`` and answers
+            too.
+        audit_bytes: Size at which that log goes on in a new file.
+        audit_files: How many of its files are kept.
+        audit_redact: Regular expressions; what they find in prompts and answers is not kept.
+        log_format: Lines on standard error: ``text`` or ``json``.
+        kv_cache_type: Of keys and values: ``f16``, ``q8_0`` (half of it) or ``q4_0`` (a quarter).
+        flash_attention: ``on``, ``off``, or ``auto``: where the engine can.
+        num_gpu: Layers on accelerators, where a request does not say; -1: as many as there are.
+        main_gpu: Which accelerator holds everything if ``split_mode`` is ``none``.
+        split_mode: How a model lies on several accelerators: ``none``, ``layer`` or ``row``.
+        tensor_split: Their shares, as in ``3,1``; empty: by their free memory.
+        max_memory: MiB of main memory that all models may take together; 0: what there is.
+        prompt_cache: MiB per model for prompts whose place another one took, and never more than
+            its context takes; 0: none.
+        mirror: Base address of this site's own registry, for pull and push; empty: nothing connects.
+        mirror_ca: PEM file with the authorities to trust for it; empty: the system's.
+        mirror_login: File with ``user:password`` for it; empty: none.
     """
 
     host: str = "127.0.0.1:11434"
@@ -47,6 +84,33 @@ class Serve:
     context_length: int = 0
     num_threads: int = 0
     origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    tls_cert: str = ""
+    tls_key: str = ""
+    require_keys: bool = False
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    model_requests_per_minute: int = 0
+    model_tokens_per_minute: int = 0
+    signed_only: bool = False
+    verify_weights: str = "first"
+    ready_model: str = ""
+    audit: str = "requests"
+    audit_bytes: int = 16 * limits.MIB
+    audit_files: int = 8
+    audit_redact: tuple[str, ...] = ()
+    log_format: str = "text"
+    kv_cache_type: str = "f16"
+    flash_attention: str = "auto"
+    num_gpu: int = -1
+    main_gpu: int = 0
+    split_mode: str = "layer"
+    tensor_split: str = ""
+    max_memory: int = 0
+    prompt_cache: int = 512
+    mirror: str = ""
+    mirror_ca: str = ""
+    mirror_login: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +136,11 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     home = Path(environ["SEALIFT_HOME"]) if environ.get("SEALIFT_HOME") else _default_home()
     home = home.expanduser().absolute()
     serve = _from_environment(_from_file(home / "config.toml"), environ)
+    if serve.kv_cache_type != "f16" and serve.flash_attention == "off":
+        raise UsageError(
+            f"kv_cache_type {serve.kv_cache_type} needs flash attention",
+            hint="Set flash_attention to auto, or kv_cache_type to f16",
+        )
     return Settings(home, serve)
 
 
@@ -119,8 +188,9 @@ def _from_file(path: Path) -> Serve:
     for key in ("keep_alive", "load_timeout"):
         if key in table:
             table[f"{key}_ms"] = parse_duration_ms(table.pop(key))
-    if "origins" in table:
-        table["origins"] = tuple(table["origins"])
+    for key, value in table.items():
+        if isinstance(value, list):
+            table[key] = tuple(value)
     return Serve(**table)
 
 
@@ -137,18 +207,28 @@ def _from_environment(serve: Serve, environ: Mapping[str, str]) -> Serve:
 def _convert(key: str, field: str, text: str) -> object:
     if field == "host":
         return text if ":" in text else f"{text}:11434"
-    if field == "origins":
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if field == "flash_attention":
+        text = _FLASH.get(text.lower(), text)
     try:
         if field.endswith("_ms"):
             return parse_duration_ms(text)
-        value = int(text)
-    except (ValueError, UsageError):
+        value = _of_type(type(getattr(Serve(), field)), text, _SEPARATORS.get(field, ","))
+    except (ValueError, KeyError, UsageError):
         raise UsageError(f"{key}={text[:64]!r} does not parse") from None
     from schemas.documents import Kind, validate
 
     try:
-        validate(Kind.CONFIG, {"serve": {field: value}})
+        plain = list(value) if isinstance(value, tuple) else value
+        validate(Kind.CONFIG, {"serve": {field: plain}})
     except MalformedDocument as error:
         raise UsageError(f"{key} is out of range", why=error.why) from None
     return value
+
+
+def _of_type(kind: type, text: str, separator: str) -> object:
+    """Read an environment variable as a setting of this type."""
+    if kind is tuple:
+        return tuple(part.strip() for part in text.split(separator) if part.strip())
+    if kind is bool:
+        return _TRUTH[text.strip().lower()]
+    return int(text) if kind is int else text

@@ -26,7 +26,7 @@ from registry.reference import Reference
 from registry.store import Store
 from registry.verify import digest_stream
 
-_READY = re.compile(r"listening on http://(\S+):(\d+) ")
+_READY = re.compile(r"listening on (https?)://(\S+):(\d+) ")
 
 
 def install(home: Path, gguf: Path, *names: str) -> Digest:
@@ -68,16 +68,19 @@ class Server:
         host: Address, an IPv6 one in brackets.
         port: As it announced it.
         lines: Standard error so far.
+        scheme: ``http`` or ``https``.
     """
 
     process: subprocess.Popen[str]
     host: str
     port: int
     lines: list[str] = field(default_factory=list)
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104 - read
+        return f"{self.scheme}://{host}:{self.port}"
 
     def request(
         self, method: str, path: str, body: object = None, **headers: str
@@ -158,7 +161,7 @@ def serving(home: Path, **settings: str) -> Iterator[Server]:
         assert line, f"the server ended with {process.wait()}: {''.join(lines)}"
         lines.append(line)
         match = _READY.search(line)
-    server = Server(process, match[1], int(match[2]), lines)
+    server = Server(process, match[2], int(match[3]), lines, match[1])
     reader = threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
     reader.start()
     try:

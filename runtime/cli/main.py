@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from runtime.cli import deny, models, system, talk
+from runtime.cli import apikey, deny, fit, manage, models, system, talk
 from schemas.cli import new_app, run
 from schemas.version import TOOL, VERSION
 
@@ -85,9 +85,14 @@ app.command("ls", hidden=True)(models.list_models)
 app.command("show")(models.show)
 app.command("ps")(talk.running)
 app.command("stop")(talk.stop)
+app.command("create")(manage.create)
+app.command("pull")(manage.pull)
+app.command("push")(manage.push)
 app.command("cp")(models.copy)
 app.command("rm")(models.remove)
 app.command("gc")(models.collect)
+app.command("fit")(fit.fit)
+app.add_typer(apikey.app, name="apikey")
 app.add_typer(deny.app, name="deny")
 app.add_typer(deny.quarantine, name="quarantine")
 app.command("bundle", add_help_option=False)(_bundle)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from schemas.cli import JsonFlag, Output
-from schemas.errors import EnvironmentFault
+from schemas.errors import EnvironmentFault, UsageError
 
 
 def serve(
@@ -15,17 +15,38 @@ def serve(
         str | None,
         typer.Option(metavar="ADDRESS", help="Where to listen, as in 127.0.0.1:11434."),
     ] = None,
+    *,
+    tls_cert: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Certificate chain, PEM.")
+    ] = None,
+    tls_key: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Its private key, PEM.")
+    ] = None,
+    require_keys: Annotated[
+        bool | None, typer.Option("--require-keys", help="Ask for API keys on loopback too.")
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="text or json, on standard error.")
+    ] = None,
 ) -> None:
-    """Serve the store's models on this machine's loopback address."""
+    """Serve the store's models: on loopback, or with TLS and API keys on any address."""
     from dataclasses import replace
 
     from runtime.server.serve import run
     from schemas.settings import load
 
+    if log_format not in (None, "text", "json"):
+        raise UsageError(f"no such format: {log_format[:20]!r}", hint="Give text or json")
     settings = load()
-    if host is not None:
-        settings = replace(settings, serve=replace(settings.serve, host=host))
-    run(settings)
+    given: dict[str, Any] = {
+        "host": host,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "require_keys": require_keys,
+        "log_format": log_format,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    run(replace(settings, serve=replace(settings.serve, **changes)))
 
 
 def doctor(
@@ -69,10 +90,10 @@ def _egress(output: Output) -> bool:
     from runtime.doctor import egress, sealed
     from schemas.settings import load
 
-    who, processes = egress(load())
-    good = sealed(processes)
-    render.egress(output, who, processes, good=good)
-    output.result({"good": good, "asked": who, "processes": processes})
+    who, processes, mirror = egress(load())
+    good = sealed(processes, mirror)
+    render.egress(output, who, processes, mirror, good=good)
+    output.result({"good": good, "asked": who, "mirror": mirror or None, "processes": processes})
     return good
 
 

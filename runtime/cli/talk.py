@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from schemas.cli import JsonFlag, Output
-from schemas.errors import UsageError
+from schemas.errors import NotFound, RemoteError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runtime.cli.chat import Conversation
     from runtime.client import Client
 
@@ -19,10 +21,10 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="As in library/s
 
 def connect() -> Client:
     """The client of the server that the settings name."""
-    from runtime.client import Address, Client
+    from runtime.client import Client
     from schemas.settings import load
 
-    return Client(Address.parse(load().serve.host))
+    return Client.of(load().serve)
 
 
 def run_model(
@@ -40,6 +42,12 @@ def run_model(
     output_format: Annotated[
         str | None, typer.Option("--format", metavar="FORMAT", help="Such as json.")
     ] = None,
+    think: Annotated[
+        bool | None, typer.Option("--think/--nothink", help="Have the model think first, or not.")
+    ] = None,
+    hide_thinking: Annotated[
+        bool, typer.Option("--hidethinking", help="Do not show what it thinks.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Talk with a model, or ask it one question. What is piped in comes before the question."""
@@ -48,14 +56,18 @@ def run_model(
 
     if keepalive is not None:
         parse_duration_ms(keepalive)  # a wrong one is told before anything is loaded
-    conversation = Conversation(model, keep_alive=keepalive, format=output_format)
+    conversation = Conversation(model, keep_alive=keepalive, format=output_format, think=think)
     question = " ".join([*_piped(), *(prompt or ())])
     output = Output(json=json)
     client = connect()
+    show = _Shown(verbose, not hide_thinking)
     if question:
-        _ask_once(client, conversation, question, output, verbose=verbose)
+        _present(
+            client, model, output, lambda: _ask_once(client, conversation, question, output, show)
+        )
     elif sys.stdin.isatty() and sys.stdout.isatty() and not json:
-        _converse(client, conversation, output, verbose=verbose)
+        _present(client, model, output, lambda: _load(client, conversation))
+        _converse(client, conversation, output, show)
     else:
         raise UsageError("nothing to ask", hint="Give a prompt, or pipe one in")
 
@@ -72,27 +84,68 @@ def _piped() -> list[str]:
     return [text] if text.strip() else []
 
 
+class _Shown(NamedTuple):
+    """What is shown beside the answer."""
+
+    verbose: bool
+    thoughts: bool
+
+
+def _present(client: Client, model: str, output: Output, ask: Callable[[], None]) -> None:
+    """Ask; if the model is not here, pull it first, where the server has a mirror to pull from."""
+    from runtime.cli.manage import transfer
+
+    try:
+        ask()
+    except NotFound as missing:
+        try:
+            transfer(client, "/api/pull", model, output)
+        except (UsageError, RemoteError):  # no mirror, or no such model there either
+            raise missing from None
+        ask()
+
+
 def _ask_once(
-    client: Client, conversation: Conversation, question: str, output: Output, *, verbose: bool
+    client: Client, conversation: Conversation, question: str, output: Output, show: _Shown
 ) -> None:
     from runtime.cli import render
     from runtime.cli.chat import pieces
+    from runtime.cli.conversation import attached
 
-    body = {**conversation.base(), "prompt": question, "stream": True}
-    text, last = pieces(client.stream("/api/generate", body), output)
-    if verbose:
+    def sees() -> bool:
+        document = client.post("/api/show", {"model": conversation.model})
+        return "vision" in (document.get("capabilities") or ())
+
+    text, images, _ = attached(question, sees, conversation.model)
+    body = {**conversation.base(), "prompt": text, "stream": True}
+    if images:
+        body["images"] = images
+    stream = client.stream("/api/generate", body)
+    answer, last = pieces(stream, output, thoughts=show.thoughts)
+    if show.verbose:
         render.timings(output, last)
     figures = {key: value for key, value in last.items() if key not in ("response", "context")}
-    output.result({**figures, "response": text})
+    output.result({**figures, "response": answer})
 
 
-def _converse(client: Client, conversation: Conversation, output: Output, *, verbose: bool) -> None:
+def _load(client: Client, conversation: Conversation) -> None:
+    client.post("/api/generate", {**conversation.base(), "stream": False})
+
+
+def _converse(client: Client, conversation: Conversation, output: Output, show: _Shown) -> None:
     from runtime.cli.chat import Shell
     from runtime.cli.history import History
 
-    client.post("/api/generate", {**conversation.base(), "stream": False})  # loads the model
     with History() as history:
-        shell = Shell(client, conversation, output, input, remember=history.switch, verbose=verbose)
+        shell = Shell(
+            client,
+            conversation,
+            output,
+            input,
+            remember=history.switch,
+            verbose=show.verbose,
+            thoughts=show.thoughts,
+        )
         output.note("Type a message, or /? for help.")
         shell.loop()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import math
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,16 +15,30 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from runtime.server import anthropic, guard, ollama, openai_answers
+from runtime.server import anthropic_answers, guard, ollama, openai_answers
 from runtime.server.answering import STREAM, Stream, write
 from runtime.server.backend import Backend
 from runtime.server.exchange import BACKEND
+from runtime.server.governance import GOVERNANCE, Governance, follow_keys, reason_of
 from runtime.server.ollama import JSON
+from runtime.server.readiness import READINESS, Readiness
+from runtime.server.record import Record
 from runtime.server.routes import anthropic as anthropic_routes
-from runtime.server.routes import native, operations
+from runtime.server.routes import managing, native, operations
 from runtime.server.routes import openai as openai_routes
+from runtime.server.routes import openapi as openapi_routes
+from runtime.server.routes import ui as ui_routes
+from runtime.server.routes.managing import BLOBS
+from runtime.watching import WATCHER
 from schemas import limits
-from schemas.errors import SealiftError, ServerBusy, UsageError
+from schemas.errors import (
+    Cancelled,
+    KeyRequired,
+    RateLimited,
+    SealiftError,
+    ServerBusy,
+    UsageError,
+)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -44,6 +60,9 @@ class Bodies:
             HTTPRequestEntityTooLarge: It announces more than one body may have.
             ServerBusy: All together would be more than ``HTTP_BODIES_BYTES``.
         """
+        if request.path.startswith(BLOBS):  # streamed to the disk, never in memory
+            yield
+            return
         size = request.content_length or 0
         if request.content_length is None and request.can_read_body:
             size = limits.HTTP_BODY_BYTES  # sent in chunks: it may become as long as that
@@ -59,32 +78,59 @@ class Bodies:
 
 
 BODIES: Final = web.AppKey("bodies", Bodies)
+RECORD: Final = web.RequestKey("record", Record)
 _BUSY: Final = 503
+_GONE: Final = 499  # nginx's, for a client that did not wait; nobody gets to see it
 
 
-def make_app(backend: Backend) -> web.Application:
-    """The application, ready to be run by an ``AppRunner``."""
+def make_app(backend: Backend, governance: Governance | None = None) -> web.Application:
+    """The application, ready to be run by an ``AppRunner``.
+
+    Args:
+        backend: What answers.
+        governance: Who may ask; by default everybody on this machine.
+    """
+    governance = governance or Governance(backend.settings)
     app = web.Application(middlewares=[_guarded], client_max_size=limits.HTTP_BODY_BYTES)
     app[BACKEND] = backend
     app[BODIES] = Bodies()
+    app[GOVERNANCE] = governance
+    app[READINESS] = Readiness(backend, governance.proofs)
+    if governance.keys is not None:
+        app.cleanup_ctx.append(follow_keys(backend, governance.keys))
+    app.on_shutdown.append(_end_trials)
     app.on_response_prepare.append(_common_headers)
-    for routes in (native, openai_routes, anthropic_routes, operations):
+    for routes in (
+        native,
+        managing,
+        openai_routes,
+        anthropic_routes,
+        operations,
+        openapi_routes,
+        ui_routes,
+    ):
         routes.add_routes(app.router)
     return app
 
 
-def make_runner(backend: Backend) -> web.AppRunner:
+def make_runner(backend: Backend, governance: Governance | None = None) -> web.AppRunner:
     """The application with its manners: no signals, no access log of aiohttp's own."""
     return web.AppRunner(
-        make_app(backend),
+        make_app(backend, governance),
         access_log=None,
         handle_signals=False,
         # A client that goes away cancels its handler, and with it the job in the worker.
         handler_cancellation=True,
         auto_decompress=False,
+        # Of a connection without a request, or with half of one.
+        keepalive_timeout=limits.HTTP_IDLE_SECONDS,
         lingering_time=limits.GOODBYE_SECONDS,
         shutdown_timeout=limits.GOODBYE_SECONDS,
     )
+
+
+async def _end_trials(app: web.Application) -> None:
+    await app[READINESS].close()
 
 
 # -- around every handler -------------------------------------------------------------------------
@@ -92,39 +138,69 @@ def make_runner(backend: Backend) -> web.AppRunner:
 
 @web.middleware
 async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Check who asks, then answer; whatever goes wrong becomes an answer of the right dialect."""
-    arrived = time.monotonic()
+    """Keep account of a request; check who asks, answer, and whatever goes wrong is an answer."""
+    governance = request.app[GOVERNANCE]
+    record = request[RECORD] = governance.begin(request)
+    WATCHER.set(record)  # of this request's task alone
     try:
-        with request.app[BODIES].held(request):
-            response = _refused(request) or await handler(request)
-    except SealiftError as error:
-        response = await _failed(request, error)
-    except web.HTTPNotFound:
-        response = web.Response(status=404, text="404 page not found")
-    except web.HTTPMethodNotAllowed as error:
-        response = web.Response(
-            status=405, text="405 method not allowed", headers={hdrs.ALLOW: error.headers["Allow"]}
-        )
-    except web.HTTPRequestEntityTooLarge:
-        response = _error_response(request, UsageError("the request body is too large"), status=413)
-        response.force_close()
-    except web.HTTPException as error:
-        response = web.Response(status=error.status, text=error.reason)
-    except ConnectionError:  # the client went away; there is nobody to answer
-        response = _abandoned(request)
-    except Exception as error:  # noqa: BLE001 - the last resort: a defect must not reach the client
-        _log_defect(request, error)
-        response = await _failed(
-            request, SealiftError("internal error", hint="See the server's log")
-        )
+        response = await _answered(request, handler, governance)
+        record.status = response.status
+        return response
+    except asyncio.CancelledError:  # the client went away
+        record.status, record.code = _GONE, Cancelled.code
+        raise
+    finally:
+        governance.end(request, record)
+        _log_access(request, record)
+
+
+def _log_access(request: web.Request, record: Record) -> None:
+    spent = (time.monotonic() - record.arrived) * 1000
     _ACCESS.info(
         "%s %s %d %.1f ms",
         request.method,
         request.path,
-        response.status,
-        (time.monotonic() - arrived) * 1000,
+        record.status,
+        spent,
+        extra={
+            "request": record.id,
+            "method": request.method,
+            "route": record.route,
+            "status": record.status,
+            "ms": round(spent, 1),
+        },
     )
-    return response
+
+
+async def _answered(
+    request: web.Request, handler: Handler, governance: Governance
+) -> web.StreamResponse:
+    try:
+        refused = _refused(request, governance)
+        if refused is not None:
+            return refused
+        with request.app[BODIES].held(request):
+            return await handler(request)
+    except SealiftError as error:
+        return await _failed(request, error)
+    except web.HTTPNotFound:
+        return web.Response(status=404, text="404 page not found")
+    except web.HTTPMethodNotAllowed as error:
+        allowed = {hdrs.ALLOW: error.headers["Allow"]}
+        return web.Response(status=405, text="405 method not allowed", headers=allowed)
+    except web.HTTPRequestEntityTooLarge:
+        request[RECORD].rejected = "body"
+        response = _error_response(request, UsageError("the request body is too large"), status=413)
+        response.force_close()
+        return response
+    except web.HTTPException as error:
+        return web.Response(status=error.status, text=error.reason)
+    except ConnectionError:  # the client went away; there is nobody to answer
+        return _abandoned(request)
+    except Exception as error:  # noqa: BLE001 - the last resort: a defect must not reach the client
+        _log_defect(request, error)
+        defect = SealiftError("internal error", hint="See the server's log")
+        return await _failed(request, defect)
 
 
 def _log_defect(request: web.Request, error: Exception) -> None:
@@ -134,16 +210,18 @@ def _log_defect(request: web.Request, error: Exception) -> None:
     _LOG.error("%s in %s %s: %s", type(error).__name__, request.method, request.path, where)
 
 
-def _refused(request: web.Request) -> web.Response | None:
-    """The answer to a request that goes no further: a wrong host or origin, or a preflight."""
-    if not guard.allowed_host(request.headers.get(hdrs.HOST)):
-        return _forbidden(request, "this Host is not served here")
-    origin = request.headers.get(hdrs.ORIGIN)
-    if not guard.allowed_origin(origin, request.app[BACKEND].settings.origins):
-        return _forbidden(request, "this Origin is not allowed")
-    wants = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_METHOD)
-    if request.method == hdrs.METH_OPTIONS and origin is not None and wants is not None:
+def _refused(request: web.Request, governance: Governance) -> web.Response | None:
+    """The answer to a request that goes no further: a wrong host or origin, or a preflight.
+
+    Raises:
+        SealiftError: Whoever asks may not, or not now.
+    """
+    what = governance.stranger(request, request[RECORD])
+    if what:
+        return _forbidden(request, what)
+    if guard.is_preflight(request.method, request.headers):
         return web.Response(status=204, headers=guard.PREFLIGHT)
+    governance.admit(request, request[RECORD])
     return None
 
 
@@ -154,15 +232,20 @@ def _forbidden(request: web.Request, what: str) -> web.Response:
 async def _common_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers[hdrs.SERVER] = "sealift"
     response.headers["X-Content-Type-Options"] = "nosniff"
+    record = request.get(RECORD)
+    if record is not None:
+        response.headers["X-Request-Id"] = record.id
     origin = request.headers.get(hdrs.ORIGIN)
     if origin is not None:
         response.headers[hdrs.VARY] = hdrs.ORIGIN
-        if guard.allowed_origin(origin, request.app[BACKEND].settings.origins):
+        if request.app[GOVERNANCE].allows_origin(request):
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
 
 
 async def _failed(request: web.Request, error: SealiftError) -> web.StreamResponse:
     """A real status if nothing was sent yet, else the stream's own way to say it."""
+    record = request[RECORD]
+    record.code, record.rejected = error.code, reason_of(error)
     stream: Stream | None = request.get(STREAM)
     if stream is None:
         return _error_response(request, error)
@@ -175,21 +258,26 @@ async def _failed(request: web.Request, error: SealiftError) -> web.StreamRespon
 
 
 def _abandoned(request: web.Request) -> web.StreamResponse:
+    request[RECORD].code = Cancelled.code
     stream: Stream | None = request.get(STREAM)
-    return stream.response if stream is not None else web.Response(status=499)
+    return stream.response if stream is not None else web.Response(status=_GONE)
 
 
 def _error_response(
     request: web.Request, error: SealiftError, status: int | None = None
 ) -> web.Response:
     if request.path.startswith("/v1/messages"):
-        body = json.dumps(anthropic.error_document(error, status)).encode()
+        body = json.dumps(anthropic_answers.error_document(error, status)).encode()
     elif request.path.startswith("/v1/"):
         body = json.dumps(openai_answers.error_document(error)).encode()
     else:
         body = ollama.error_line(error)
     headers = {hdrs.CONTENT_TYPE: JSON}
     status = status or error.http_status
-    if status == _BUSY:
+    if isinstance(error, RateLimited):
+        headers[hdrs.RETRY_AFTER] = str(math.ceil(error.seconds))
+    elif status == _BUSY:
         headers[hdrs.RETRY_AFTER] = str(limits.RETRY_AFTER_SECONDS)
+    elif isinstance(error, KeyRequired):
+        headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     return web.Response(status=status, body=body, headers=headers)

@@ -14,13 +14,16 @@ from registry.gguf import GGUFHeader, read_header_file
 from registry.reference import Reference
 from registry.store import Store
 from registry.withdrawals import Withdrawal
+from runtime.integrity import Integrity
 from runtime.messages import WorkerSpec
-from runtime.models import Model, Models
+from runtime.mirror.service import Mirror
+from runtime.models import Model, Models, base_spec
 from runtime.options import Options
 from runtime.sandbox import attempt_all
 from runtime.scheduler import Scheduler
+from runtime.watching import WATCHER
 from schemas import limits
-from schemas.errors import NotFound, SealiftError, UnsupportedRequest
+from schemas.errors import NotFound, PolicyRefused, SealiftError
 from schemas.settings import Serve
 
 T = TypeVar("T")
@@ -37,7 +40,10 @@ class Backend:
         scheduler: Hands out leases on models.
         pool: Its few threads do all that touches the disk.
         sandbox: The front-end's own sandbox report, as JSON.
+        integrity: Knows the files that loaded models were verified from.
         noted: Withdrawals that requests met, and that are in the logs already.
+        mirror: What pull and push talk with; None where nothing may be reached.
+        uploads: Blobs on their way in.
     """
 
     settings: Serve
@@ -45,7 +51,10 @@ class Backend:
     scheduler: Scheduler
     pool: Executor
     sandbox: dict[str, object] = field(default_factory=dict, hash=False)
+    integrity: Integrity = field(default_factory=Integrity)
     noted: set[tuple[Digest, Withdrawal]] = field(default_factory=set, hash=False)
+    mirror: Mirror | None = None
+    uploads: set[object] = field(default_factory=set, hash=False)
 
     async def run(self, call: Callable[..., T], *arguments: Any) -> T:
         """Call something that touches the disk, in one of the pool's threads."""
@@ -82,15 +91,40 @@ class Backend:
         Raises:
             NotFound: No such name.
             ModelWithdrawn: Its publisher or this site took it back.
+            PolicyRefused: Only signed models are served, and this is none.
+            RateLimited: It has been asked enough for now.
         """
-        model = await self.model(reference, name)
+        try:
+            model, unchanged, signed = await self.run(self._examined, reference)
+        except NotFound:
+            raise NotFound(f"model '{name}' not found") from None
         found = model.withdrawal
         if found is not None:
             await self.run(self._note, model, found)
             if found.stops:
                 self.scheduler.retire(model)
                 raise found.refusal(name)
+        if not signed:
+            raise PolicyRefused(
+                f"model '{name}' is not served",
+                why="no publisher that this site trusts has signed it",
+                hint="Import a bundle that has it, or set signed_only = false",
+            )
+        if not unchanged:
+            _LOG.warning("%s: its file has changed, and is checked again", model.name)
+            self.scheduler.retire(model)
+        watcher = WATCHER.get()
+        if watcher is not None:
+            watcher.resolved(model)
         return model
+
+    def _examined(self, reference: Reference) -> tuple[Model, bool, bool]:
+        """A model; whether its file is as it was verified; whether its signature is in order."""
+        model = Models(self.store).get(reference)
+        signed = not self.settings.signed_only or self.store.catalogue.withdrawals.trusted(
+            model.digest
+        )
+        return model, self.integrity.unchanged(model.weights), signed
 
     async def withdrawn(self) -> dict[Digest, Withdrawal]:
         """Every model in the store that something is withdrawn of."""
@@ -129,6 +163,7 @@ class Backend:
             context=self.settings.context_length,
             parallel=min(max(self.settings.num_parallel, 1), limits.NUM_PARALLEL),
             threads=self.settings.num_threads,
+            base=base_spec(self.settings),
         )
 
     async def copy(self, source: Reference, target: Reference) -> None:
@@ -147,7 +182,9 @@ class Backend:
         """
         try:
             model: Model | None = await self.model(reference, name)
-        except UnsupportedRequest:
+        except NotFound:
+            raise
+        except SealiftError:
             model = None  # in the store, but nothing that could be loaded
         await self.run(self.store.remove_model, reference)
         if model is not None and all(m.digest != model.digest for m in await self.models()):
@@ -173,4 +210,6 @@ class Backend:
                 }
             )
         refused = all(a["outcome"] == "refused" for p in processes for a in p["attempts"])
-        return {"egress": "off" if refused else "POSSIBLE", "processes": processes}
+        mirror = self.mirror.document() if self.mirror is not None else None
+        egress = "POSSIBLE" if not refused else "mirror only" if mirror else "off"
+        return {"egress": egress, "mirror": mirror, "processes": processes}

@@ -34,7 +34,9 @@ async def body(request: web.Request) -> dict[str, Any]:
     return parse_body(data)
 
 
-def json_response(document: dict[str, Any]) -> web.Response:
-    """An answer of one JSON object."""
+def json_response(
+    document: dict[str, Any] | list[dict[str, Any]], *, status: int = 200
+) -> web.Response:
+    """An answer of one JSON document."""
     data = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-    return web.Response(body=data, headers={hdrs.CONTENT_TYPE: JSON})
+    return web.Response(status=status, body=data, headers={hdrs.CONTENT_TYPE: JSON})

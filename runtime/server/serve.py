@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import ipaddress
 import logging
 import signal
-import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from schemas.errors import DependencyMissing, EnvironmentFault, UsageError
+from schemas.errors import DependencyMissing
 
 try:
     from aiohttp import web
@@ -24,29 +23,29 @@ except ImportError as missing:
     ) from missing
 
 from registry.store import Store
+from runtime.access.keyfile import FOLDER as ACCESS
+from runtime.access.tls import Identity, load_identity
+from runtime.fit import Memory, Meter, offloads
+from runtime.integrity import Damages, Integrity, Verify
 from runtime.launcher import Launcher
 from runtime.leases import Bounds, RunningWorker
+from runtime.loading import VerifiedStart
 from runtime.messages import WorkerSpec
+from runtime.mirror.service import Mirror
 from runtime.sandbox import SandboxReport, confine_front_end
 from runtime.scheduler import Scheduler
 from runtime.server.app import make_runner
+from runtime.server.audit import FOLDER as REQUESTS
 from runtime.server.backend import Backend
+from runtime.server.governance import Governance, govern
+from runtime.server.listening import BACKLOG, Listener, bind, parse_host
 from runtime.server.logs import logging_to_stderr
 from runtime.worker.client import Worker
 from schemas import limits
 from schemas.settings import Serve, Settings
 
 _LOG: Final = logging.getLogger("sealift.server")
-_BACKLOG: Final = 128
-_DEFAULT_PORT: Final = 11434
 _DEFAULT_MODELS: Final = 3  # Ollama's for a machine without a GPU
-
-
-class Listener(socket.socket):
-    """A socket that listens already: the confined front-end may not call ``listen`` again."""
-
-    def listen(self, backlog: int = _BACKLOG, /) -> None:
-        """Nothing to do."""
 
 
 def run(settings: Settings) -> None:
@@ -56,108 +55,114 @@ def run(settings: Settings) -> None:
     to connect, to bind and to start anything, and only then is the first request accepted.
 
     Raises:
-        UsageError: The address is not a loopback address.
+        UsageError: The address is beyond loopback, and TLS or keys are missing; a setting is wrong.
         EnvironmentFault: The port is taken; store, launcher or sandbox are not to be had.
     """
+    address, port = parse_host(settings.serve.host)
+    serve = settings.serve
     with ExitStack() as stack:
         store = stack.enter_context(Store.open(settings.home))
-        listener = stack.enter_context(bind(settings.serve.host))
+        identity = None
+        if serve.tls_cert or serve.tls_key:
+            identity = load_identity(serve.tls_cert, serve.tls_key)
+        governance = govern(settings, address, identity)
+        if governance.audit is not None:
+            stack.callback(governance.audit.close)
+        listener = stack.enter_context(bind(address, port))
         launcher = stack.enter_context(closing(Launcher.start()))
+        meter = stack.enter_context(Meter())
+        accelerated = offloads()
+        if (mirror := Mirror.start(serve)) is not None:
+            stack.callback(mirror.close)
         time.tzset()  # reads its files while it may
-        report = confine_front_end(writable=[settings.home])
-        asyncio.run(_serve(settings.serve, store, listener, launcher, report))
+        readable, writable = _reach(store)
+        report = confine_front_end(readable=readable, writable=writable)
+        gate = Memory(meter.room, most=settings.serve.max_memory * limits.MIB, offloads=accelerated)
+        served = _Served(store, listener, launcher, report, gate, governance, identity, mirror)
+        asyncio.run(_serve(serve, served))
 
 
-def bind(host: str) -> Listener:
-    """Listen on a loopback address.
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What was made before the sandbox closed."""
 
-    Args:
-        host: ``address:port``, ``localhost:port`` or ``[address]:port``; port 0 draws a free one.
+    store: Store
+    listener: Listener
+    launcher: Launcher
+    report: SandboxReport
+    gate: Memory
+    governance: Governance
+    identity: Identity | None
+    mirror: Mirror | None
 
-    Raises:
-        UsageError: Not an address, or not loopback.
-        EnvironmentFault: The port is taken or not allowed.
+
+def _reach(store: Store) -> tuple[list[Path], list[Path]]:
+    """What the front-end reads, and what it writes: of the site's home only its own part.
+
+    The private keys of site and publisher are not; those of TLS were read before.
     """
-    address, port = _parse_host(host)
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    listener = Listener(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((str(address), port))
-        socket.socket.listen(listener, _BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise EnvironmentFault(
-                f"cannot listen on {host}",
-                why="the port is in use",
-                hint="Stop the other server, or set another address with --host",
-            ) from None
-        raise EnvironmentFault(f"cannot listen on {host}", why=str(error.strerror)) from None
-    return listener
+    home = store.home
+    database = [home / f"catalog.db{suffix}" for suffix in ("", "-wal", "-shm")]
+    folders = [home / name for name in ("blobs", "staging", REQUESTS)]
+    written = [path for path in (*folders, *database, home / "lock") if path.exists()]
+    return [home / ACCESS], written
 
 
-def _parse_host(host: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]:
-    name, colon, port = host.rpartition(":")
-    if not colon or (":" in name and not name.startswith("[")):
-        name, port = host, str(_DEFAULT_PORT)
-    name = name.strip("[]")
-    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) < 65536):
-        raise UsageError(f"{host[:80]!r} has no valid port", hint="Write it like 127.0.0.1:11434")
-    try:
-        address = ipaddress.ip_address("127.0.0.1" if name == "localhost" else name)
-    except ValueError:
-        raise UsageError(
-            f"{host[:80]!r} is not an address", hint="Write it like 127.0.0.1:11434"
-        ) from None
-    if not address.is_loopback:
-        raise UsageError(
-            f"refusing to listen on {address}",
-            why="only loopback is served: other machines would need TLS and keys",
-            hint="Use 127.0.0.1, ::1 or localhost",
-        )
-    return address, int(port)
+async def _serve(settings: Serve, served: _Served) -> None:
+    governance, store = served.governance, served.store
+    integrity = Integrity(Verify(settings.verify_weights))
 
-
-async def _serve(
-    settings: Serve, store: Store, listener: Listener, launcher: Launcher, report: SandboxReport
-) -> None:
     async def start(spec: WorkerSpec) -> RunningWorker:
-        return await Worker.start(launcher, spec, settings.load_timeout_ms / 1000)
+        return await Worker.start(served.launcher, spec, settings.load_timeout_ms / 1000)
 
+    hashers = ThreadPoolExecutor(limits.HASH_THREADS, "verify")
     scheduler = Scheduler(
-        start,
+        VerifiedStart(start, integrity, hashers, Damages(store), governance.metrics.loaded),
         Bounds(
             parallel=min(max(settings.num_parallel, 1), limits.NUM_PARALLEL),
             models=settings.max_loaded_models or _DEFAULT_MODELS,
             queue=max(settings.max_queue, 1),
             keep_alive_ms=settings.keep_alive_ms,
         ),
+        served.gate,
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    with logging_to_stderr(), ThreadPoolExecutor(limits.STORE_THREADS, "store") as pool:
-        backend = Backend(settings, store, scheduler, pool, report.document())
-        runner = make_runner(backend)
+    with (
+        hashers,
+        logging_to_stderr(settings.log_format),
+        ThreadPoolExecutor(limits.STORE_THREADS, "store") as pool,
+    ):
+        document = served.report.document()
+        backend = Backend(
+            settings, store, scheduler, pool, document, integrity, mirror=served.mirror
+        )
+        runner = make_runner(backend, governance)
+        governance.start()
         await runner.setup()
         try:
-            await web.SockSite(runner, listener, backlog=_BACKLOG).start()
-            _announce(listener, report)
+            context = served.identity.context if served.identity else None
+            await web.SockSite(
+                runner, served.listener, backlog=BACKLOG, ssl_context=context
+            ).start()
+            _announce(served)
             await stop.wait()
             _LOG.info("stopping")
         finally:
+            integrity.close()
             await asyncio.gather(*(site.stop() for site in runner.sites))
             await scheduler.close()
             await runner.cleanup()
 
 
-def _announce(listener: Listener, report: SandboxReport) -> None:
+def _announce(served: _Served) -> None:
     """The line that scripts wait for; always the real port."""
-    host, port = listener.getsockname()[:2]
+    host, port = served.listener.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
-    layers = f"seccomp {report.seccomp}, Landlock {report.landlock}"
-    sys.stderr.write(f"listening on http://{name}:{port} · egress off: {layers}\n")
+    scheme = "https" if served.identity else "http"
+    layers = f"seccomp {served.report.seccomp}, Landlock {served.report.landlock}"
+    egress = f"to {served.mirror.address} only" if served.mirror else "off"
+    sys.stderr.write(f"listening on {scheme}://{name}:{port} · egress {egress}: {layers}\n")
     sys.stderr.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -16,11 +17,14 @@ import httpx
 from aiohttp import web
 
 from registry.store import Store
+from runtime.integrity import Damages, Integrity, Verify
 from runtime.leases import Bounds
+from runtime.loading import VerifiedStart
 from runtime.scheduler import Scheduler
 from runtime.server.app import make_runner
 from runtime.server.backend import Backend
-from schemas.settings import Serve
+from runtime.server.governance import govern
+from schemas.settings import Serve, Settings
 from tests.gguf_files import tiny_gguf
 from tests.serving import install
 from tests.support.simulated_worker import SimulatedMachine
@@ -38,6 +42,7 @@ class Site:
         scheduler: Its scheduler.
         port: On 127.0.0.1.
         store: Its store.
+        runner: Of its application.
     """
 
     client: httpx.AsyncClient
@@ -45,6 +50,7 @@ class Site:
     scheduler: Scheduler
     port: int
     store: Store
+    runner: web.AppRunner
 
     async def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         return await self.client.post(path, json=body)
@@ -70,11 +76,18 @@ class Site:
 async def served(home: Path, settings: Serve | None = None, **bounds: int) -> AsyncIterator[Site]:
     """Serve a store with one tiny model in it."""
     install(home, tiny_gguf(home.parent / "tiny.gguf"), NAME)
-    machine = SimulatedMachine()
-    scheduler = Scheduler(machine.start, Bounds(**bounds))
+    serve = settings or Serve()
+    machine, integrity = SimulatedMachine(), Integrity(Verify(serve.verify_weights))
     with Store.open(home) as store, ThreadPoolExecutor(2) as pool:
-        backend = Backend(settings or Serve(), store, scheduler, pool, {"process": "front-end"})
-        runner = make_runner(backend)
+        governance = govern(Settings(home, serve), ipaddress.ip_address("127.0.0.1"), None)
+        start = VerifiedStart(
+            machine.start, integrity, pool, Damages(store), governance.metrics.loaded
+        )
+        scheduler = Scheduler(start, Bounds(**bounds))
+        sandbox: dict[str, object] = {"process": "front-end"}
+        backend = Backend(serve, store, scheduler, pool, sandbox, integrity)
+        runner = make_runner(backend, governance)
+        governance.start()
         await runner.setup()
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -82,10 +95,12 @@ async def served(home: Path, settings: Serve | None = None, **bounds: int) -> As
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
             try:
-                yield Site(client, machine, scheduler, port, store)
+                yield Site(client, machine, scheduler, port, store, runner)
             finally:
                 await scheduler.close()
                 await runner.cleanup()
+                if governance.audit is not None:
+                    governance.audit.close()
 
 
 def lines(response: httpx.Response) -> list[dict[str, Any]]:

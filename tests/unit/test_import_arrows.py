@@ -41,6 +41,7 @@ CONFINED: dict[str, tuple[str, ...]] = {
     "jinja2": ("bundler.scanning", "runtime.engine"),
     "llama_cpp": ("runtime.engine.llama",),
     "llguidance": ("runtime.engine.constraint",),
+    "prometheus_client": ("runtime.server.metrics",),
     "aiohttp": ("runtime.server", "registry.http"),
     "oras": ("bundler.sources", "bundler.push", "bundler.pull"),
     "huggingface_hub": ("bundler.sources",),
@@ -56,6 +57,7 @@ IMPORT_NAMES = {
     "llama-cpp-python": "llama_cpp",
     "jsonschema-rs": "jsonschema_rs",
     "python-pkcs11": "pkcs11",
+    "prometheus-client": "prometheus_client",
 }
 
 

@@ -303,6 +303,22 @@ EXAMPLES: dict[Kind, dict[str, Any]] = {
         "operator": [{"name": "alice", "key": "AAAA"}],
         "scan": {"severity": {"danger": "refuse"}, "code": {"text-bidi": "refuse"}},
     },
+    Kind.API_KEYS: {
+        "schemaVersion": 1,
+        "keys": [
+            {
+                "id": "0" * 12,
+                "name": "alice",
+                "roles": ["infer"],
+                "hash": DIGEST,
+                "created": TIME,
+                "expires": TIME,
+                "revoked": TIME,
+                "requestsPerMinute": 1,
+                "tokensPerMinute": 1,
+            }
+        ],
+    },
     Kind.APPROVAL_REQUEST: {
         "schemaVersion": 1,
         "id": "a" * 32,

@@ -78,11 +78,26 @@ def test_the_last_one_wins(tmp_path: Path) -> None:
     assert load(environ).serve.num_parallel == 3
 
 
+# A value that is not the default, for settings that take no "7".
+OTHER = {
+    "require_keys": "yes",
+    "signed_only": "1",
+    "verify_weights": "always",
+    "audit": "prompts",
+    "audit_bytes": "65536",
+    "log_format": "json",
+    "kv_cache_type": "q8_0",
+    "flash_attention": "on",
+    "split_mode": "row",
+}
+
+
 def test_every_setting_has_its_variable(tmp_path: Path) -> None:
     for field in fields(Serve):
         name = field.name.removesuffix("_ms").upper()
         for prefix in ("SEALIFT", "OLLAMA"):
-            serve = load({"SEALIFT_HOME": str(tmp_path), f"{prefix}_{name}": "7"}).serve
+            value = OTHER.get(field.name, "7")
+            serve = load({"SEALIFT_HOME": str(tmp_path), f"{prefix}_{name}": value}).serve
             assert getattr(serve, field.name) != getattr(Serve(), field.name)
 
 
@@ -97,11 +112,17 @@ def test_values_from_the_environment(tmp_path: Path) -> None:
         "OLLAMA_HOST": "127.0.0.2",
         "OLLAMA_KEEP_ALIVE": "-1",
         "OLLAMA_ORIGINS": "http://a.example, http://b.example,",
+        "SEALIFT_HOSTS": "a.example,*.b.example",
+        "SEALIFT_REQUIRE_KEYS": "On",
+        "SEALIFT_AUDIT_REDACT": "a{1,2}\n\n[0-9]+",
     }
     serve = load(environ).serve
     assert serve.host == "127.0.0.2:11434"
     assert serve.keep_alive_ms == FOR_EVER
     assert serve.origins == ("http://a.example", "http://b.example")
+    assert serve.hosts == ("a.example", "*.b.example")
+    assert serve.require_keys is True
+    assert serve.audit_redact == ("a{1,2}", "[0-9]+")
 
 
 @pytest.mark.parametrize(
@@ -114,6 +135,13 @@ def test_values_from_the_environment(tmp_path: Path) -> None:
         ("SEALIFT_CONTEXT_LENGTH", "99999999999999999999"),
         ("OLLAMA_MAX_QUEUE", "1.5"),
         ("SEALIFT_KEEP_ALIVE", "soon"),
+        ("SEALIFT_REQUIRE_KEYS", "maybe"),
+        ("SEALIFT_HOSTS", "http://a.example"),
+        ("SEALIFT_HOSTS", "*"),
+        ("SEALIFT_AUDIT", "everything"),
+        ("SEALIFT_AUDIT_FILES", "1"),
+        ("SEALIFT_LOG_FORMAT", "xml"),
+        ("SEALIFT_VERIFY_WEIGHTS", "never"),
         ("SEALIFT_LOAD_TIMEOUT", "5 minutes"),
     ],
 )

@@ -120,7 +120,7 @@ def test_addresses_in_every_form_that_ollama_takes(text: str, shown: str) -> Non
 @pytest.mark.parametrize(
     "text",
     [
-        "https://a:1",
+        "ftp://a:1",
         "a:0",
         "a:65536",
         "a:x",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.server.guard import allowed_host, allowed_origin
+from runtime.server.guard import allowed_host, allowed_origin, is_preflight, same_origin
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,52 @@ def test_refused_origins(origin: str) -> None:
 def test_any_header_is_decided(text: str) -> None:
     assert allowed_host(text) in (True, False)
     assert allowed_origin(text, ("http://a*",)) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("models.example", True),
+        ("MODELS.example.:443", True),
+        ("a.lab.example:1", True),
+        ("a.b.lab.example", True),
+        ("lab.example", False),
+        ("evil-lab.example", False),
+        ("models.example.evil", False),
+        ("localhost", True),
+        ("192.0.2.7:443", False),
+    ],
+)
+def test_hosts_that_the_site_names(host: str, allowed: bool) -> None:
+    assert allowed_host(host, ("models.example", "*.lab.example")) is allowed
+
+
+@pytest.mark.parametrize("host", ["192.0.2.7", "[2001:db8::1]:443", "10.0.0.1:8443"])
+def test_addresses_where_they_count(host: str) -> None:
+    assert not allowed_host(host)
+    assert allowed_host(host, addresses=True)
+    assert not allowed_host("evil.example", addresses=True)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "same"),
+    [
+        ("https://models.example", "models.example", True),
+        ("https://Models.example:8443", "models.example:8443", True),
+        ("https://models.example", "models.example:8443", False),
+        ("https://a.models.example", "models.example", False),
+        ("app://models.example", "models.example", False),
+        ("null", "null", False),
+        (None, "models.example", False),
+        ("https://models.example", None, False),
+    ],
+)
+def test_pages_of_the_server_itself(origin: str | None, host: str | None, same: bool) -> None:
+    assert same_origin(origin, host) is same
+
+
+def test_preflights() -> None:
+    headers = {"Origin": "https://a", "Access-Control-Request-Method": "POST"}
+    assert is_preflight("OPTIONS", headers)
+    assert not is_preflight("POST", headers)
+    assert not is_preflight("OPTIONS", {"Origin": "https://a"})
