@@ -13,6 +13,8 @@ export PIP_NO_INPUT := 1
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+# On several cores, a file's tests on one: their servers and sites are shared.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # In this order: what fails fast comes first. Folders that are there.
 TESTS := $(wildcard tests/unit) $(wildcard tests/integration) $(wildcard tests/e2e)
 # With the virtual environment's commands first, and the model's path.
@@ -24,7 +26,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 COMPILE_OURS := $(COMPILE) pyproject.toml --no-emit-package llama-cpp-python \
 	--no-emit-package sealift
 
-.PHONY: help venv model demo test test-unit fuzz check format bench lock clean clean-cache
+.PHONY: help venv clients model demo test test-unit fuzz check format bench lock clean clean-cache
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -51,18 +53,33 @@ $(VENV)/.engine: $(VENV)/.locked tools/engine_wheel.py $(wildcard requirements/e
 	@$(BIN)/pip check --quiet
 	@touch $@
 
+# Real clients bring many packages along: an environment of their own, inside ours, for the tests.
+clients: $(VENV)/clients/.installed ## make the environment of real clients for the tests
+
+$(VENV)/clients/.installed: requirements/clients.txt tests/e2e/clients/npm/package-lock.json \
+  | $(VENV)/.locked
+	@tools/need.sh node=nodejs npm
+	@echo "clients: installing the locked packages"
+	@$(BIN)/python -m venv --clear $(VENV)/clients
+	@$(VENV)/clients/bin/pip install --quiet --require-hashes --no-deps -r requirements/clients.txt
+	@mkdir $(VENV)/clients/npm
+	@cp tests/e2e/clients/npm/package*.json $(VENV)/clients/npm
+	@npm ci --prefix $(VENV)/clients/npm --silent --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 model: venv ## fetch the demo model (93 MB, once)
 	@$(BIN)/python tools/fetch_model.py
 
 demo: venv ## carry a real model across the gap and chat with it
 	@$(WITH_MODEL) examples/airgap/demo.sh
 
-test: venv ## run all tests, the fast ones first
-	@tools/need.sh skopeo softhsm2-util=softhsm2 faketime
-	@$(WITH_MODEL) $(PYTEST) $(TESTS)
+test: venv clients ## run all tests, the fast ones first
+	@tools/need.sh skopeo softhsm2-util=softhsm2 faketime docker-registry \
+	  "chromium=chromium fonts-dejavu-core"
+	@$(WITH_MODEL) $(PYTEST) $(PARALLEL) $(TESTS)
 
 test-unit: venv ## run the fast tests only
-	@$(PYTEST) tests/unit
+	@$(PYTEST) $(PARALLEL) tests/unit
 
 fuzz: venv ## fuzz the bundle's readers (FUZZ_SECONDS=120)
 	@PYTHONPATH=. $(BIN)/python tools/fuzz.py $(or $(FUZZ_SECONDS),120)
@@ -87,6 +104,7 @@ lock: ## write the lock files anew (UPGRADE=1 takes newer versions)
 	@$(COMPILE_OURS) -c requirements/dev.txt --extra serve -o requirements/serve.txt
 	@$(COMPILE_OURS) -c requirements/dev.txt --extra connect -o requirements/connect.txt
 	@$(COMPILE) requirements/engine-build.in -o requirements/engine-build.txt
+	@$(COMPILE) requirements/clients.in -o requirements/clients.txt
 	@echo "written: requirements/*.txt; make venv installs them"
 
 clean: ## remove .venv, caches of the tools and build results

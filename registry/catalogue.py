@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from registry.arrivals import Arrival, arrivals_of
 from registry.auditlog import AuditLog
 from registry.database import connect, database_errors, from_microseconds, microseconds
 from registry.digest import Digest
@@ -166,6 +167,14 @@ class Catalogue:
         rows = self._rows(_MODEL + " WHERE t.tag IS NOT NULL ORDER BY t.updated_at DESC, r.name")
         return [_model(row) for row in rows]
 
+    def manifests_with(self, blob: Digest) -> list[Digest]:
+        """The manifests that point to a blob."""
+        rows = self._rows(
+            "SELECT DISTINCT manifest FROM manifest_blobs WHERE digest = ? ORDER BY manifest",
+            str(blob),
+        )
+        return [Digest.parse(row[0]) for row in rows]
+
     def referrers(self, subject: Digest) -> list[Descriptor]:
         """Manifests that name ``subject`` (OCI distribution-spec 1.1 "Listing Referrers")."""
         rows = self._rows(
@@ -252,6 +261,10 @@ class Catalogue:
     def withdrawals(self) -> Withdrawals:
         """What may no longer be served."""
         return Withdrawals(self._rows)
+
+    def arrivals(self, manifest: Digest, most: int = 16) -> list[Arrival]:
+        """The imports that brought a model, the newest first; no more than ``most``."""
+        return arrivals_of(self._rows, manifest, most)
 
     def namespaces(self) -> dict[str, Digest]:
         """Every namespace that models came under, to its publisher's pinned fingerprint."""

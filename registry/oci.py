@@ -30,12 +30,19 @@ LAYER_KINDS: Final = (WEIGHT_RAW, WEIGHT_CONFIG_RAW, DOC_RAW, CODE_RAW, DATASET_
 FILEPATH: Final = "org.cncf.model.filepath"
 FILE_METADATA: Final = "org.cncf.model.file.metadata+json"
 
+# Ollama's form of the same (docker manifest v2 with a media type per part)
+DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
+OLLAMA_LAYER: Final = "application/vnd.ollama.image."
+
 CYCLONEDX_JSON: Final = "application/vnd.cyclonedx+json"  # IANA
 SIGSTORE_BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"  # Sigstore bundle format
 
 TITLE: Final = "org.opencontainers.image.title"
 CREATED: Final = "org.opencontainers.image.created"
 REF_NAME: Final = "org.opencontainers.image.ref.name"
+# annotations.md "Pre-Defined Annotation Keys": what a model was made from
+BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
+BASE_NAME: Final = "org.opencontainers.image.base.name"
 
 _NO_ANNOTATIONS: Final[Mapping[str, str]] = MappingProxyType({})
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from registry.digest import Digest
-from registry.oci import WEIGHT_RAW
+from registry.parts import Part, layers_of
 from registry.records import ModelRecord
 from registry.reference import Reference
 from registry.store import Store
@@ -18,10 +18,29 @@ from registry.weights import GGUF, format_of
 from registry.withdrawals import Withdrawal
 from runtime.messages import Message, WorkerSpec
 from runtime.options import NO_OPTIONS, Options
+from runtime.parts import NO_PARTS, Parts, read_parts
+from runtime.provenance import Made
 from schemas import limits
-from schemas.errors import NotFound, UnsupportedRequest
+from schemas.errors import NotFound, SealiftError, UnsupportedRequest
+from schemas.settings import Serve
 
 DEFAULT_CONTEXT: Final = 4096  # Ollama's, where neither the request nor the settings say more
+NO_SPEC: Final = WorkerSpec("")
+
+
+def base_spec(settings: Serve) -> WorkerSpec:
+    """What the settings say of how every model is loaded; it names no model yet."""
+    shares = tuple(float(share) for share in settings.tensor_split.split(",") if share)
+    return WorkerSpec(
+        "",
+        num_gpu=settings.num_gpu,
+        kv_type=settings.kv_cache_type,
+        flash_attention=settings.flash_attention,
+        main_gpu=settings.main_gpu,
+        split_mode=settings.split_mode,
+        tensor_split=shares,
+        prompt_cache=settings.prompt_cache * limits.MIB,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +60,8 @@ class Model:
         messages: Turns that came with the model and precede every conversation.
         license: Its licence texts or names.
         withdrawal: Why it is not served, or served with a warning; None for nearly all.
+        made: How it came here without a bundle; None for what a bundle brought.
+        foreign_template: Whether it came with a Go template that is not in force.
     """
 
     reference: Reference
@@ -55,6 +76,8 @@ class Model:
     messages: tuple[Message, ...] = ()
     license: str = ""
     withdrawal: Withdrawal | None = None
+    made: Made | None = None
+    foreign_template: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
@@ -75,7 +98,13 @@ class Model:
         return int(self.facts.get("context_length") or 0)
 
     def worker_spec(
-        self, options: Options, *, context: int, parallel: int, threads: int
+        self,
+        options: Options,
+        *,
+        context: int,
+        parallel: int,
+        threads: int,
+        base: WorkerSpec = NO_SPEC,
     ) -> WorkerSpec:
         """How a worker loads this model for a request.
 
@@ -84,12 +113,13 @@ class Model:
             context: Tokens, where neither says; 0 means :data:`DEFAULT_CONTEXT`.
             parallel: Sequences decoded together.
             threads: Where neither says.
+            base: What holds for all models (:func:`base_spec`).
         """
         wanted = options.over(self.options).runner
         tokens = wanted.get("num_ctx") or context or DEFAULT_CONTEXT
         if self.trained_context:
             tokens = min(tokens, self.trained_context)
-        plain = WorkerSpec(str(self.weights))
+        plain = replace(base, model_path=str(self.weights))
         return replace(
             plain,
             context_length=max(tokens, limits.LEAST_CONTEXT_TOKENS),
@@ -97,6 +127,7 @@ class Model:
             num_threads=wanted.get("num_thread") or threads,
             num_batch=wanted.get("num_batch") or plain.num_batch,
             num_gpu=wanted.get("num_gpu", plain.num_gpu),
+            main_gpu=max(wanted.get("main_gpu", plain.main_gpu), 0),
             template=self.template,
         )
 
@@ -115,7 +146,7 @@ class Models:
         """Every model that can be loaded, the newest first; other artifacts are left out."""
         records = self._store.catalogue.models()
         withdrawn = self._store.catalogue.withdrawals.all()
-        found = (self._model(record) for record in records)
+        found = (self._model(record, self._whole_parts(record)) for record in records)
         return [
             replace(model, withdrawal=withdrawn.get(model.digest))
             for model in found
@@ -132,7 +163,7 @@ class Models:
         record = self._store.catalogue.resolve(reference)
         if record is None:
             raise NotFound(f"model '{reference.shortest}' not found")
-        model = self._model(record)
+        model = self._model(record, self.parts(record))
         if model is None:
             raise UnsupportedRequest(
                 f"model '{reference.shortest}' cannot be served",
@@ -140,11 +171,28 @@ class Models:
             )
         return replace(model, withdrawal=self._store.withdrawal_of(model.digest))
 
-    def _model(self, record: ModelRecord) -> Model | None:
-        weights = [x for x in record.manifest.layers if x.media_type == WEIGHT_RAW]
-        facts = record.facts
+    def parts(self, record: ModelRecord) -> Parts:
+        """What came with a model beside its weights.
+
+        Raises:
+            SealiftError: It does not parse, or rotted.
+        """
+        return read_parts(self._store.blobs, record.manifest.layers)
+
+    def _whole_parts(self, record: ModelRecord) -> Parts:
+        """The same for a list, in which a damaged model stands too; serving it will fail."""
+        try:
+            return self.parts(record)
+        except SealiftError:
+            return NO_PARTS
+
+    def _model(self, record: ModelRecord, parts: Parts) -> Model | None:
+        weights = layers_of(record.manifest.layers, Part.MODEL)
+        facts = dict(record.facts)
         if len(weights) != 1 or format_of(facts) != GGUF:
             return None
+        own = tuple(facts.get("capabilities") or ("completion",))
+        facts["capabilities"] = parts.capabilities(own)
         return Model(
             reference=record.reference,
             digest=record.descriptor.digest,
@@ -152,5 +200,11 @@ class Models:
             size=record.size,
             modified=record.modified,
             facts=facts,
-            license=facts.get("license") or "",
+            options=parts.options,
+            system=parts.system,
+            template=parts.template,
+            messages=parts.messages,
+            license="\n\n".join(parts.licenses) or facts.get("license") or "",
+            made=Made.of(facts),
+            foreign_template=parts.foreign,
         )

@@ -6,7 +6,7 @@ defaults of :class:`runtime.messages.Sampling`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -47,14 +47,34 @@ _RUNNER: Final[Mapping[str, _Option]] = {
     "num_batch": _Option("integer", 0, 65_536),
     "num_gpu": _Option("integer", -1, 65_536),
     "num_thread": _Option("integer", 0, 1024),
+    "main_gpu": _Option("integer", -1, 65_536),
 }
 # Taken for their type's sake; this build has no use for them, as docs/compatibility.md tells.
 _WITHOUT_EFFECT: Final[Mapping[str, _Option]] = {
-    "main_gpu": _Option("integer", -1, 65_536),
     "use_mmap": _Option("boolean"),
     "draft_num_predict": _Option("integer", -1, limits.CONTEXT_TOKENS),
 }
+_ZERO_MEANS: Final = frozenset({"num_gpu", "main_gpu"})  # elsewhere it leaves things open
 _ALL: Final = {**_SAMPLING, **_RUNNER, **_WITHOUT_EFFECT}
+KINDS: Final[Mapping[str, Kind]] = {name: option.kind for name, option in _ALL.items()}
+"""Every option, and what it must be."""
+# Parameters of old that Ollama warns of and drops.
+RETIRED: Final = frozenset(
+    (
+        "penalize_newline",
+        "low_vram",
+        "f16_kv",
+        "logits_all",
+        "vocab_only",
+        "use_mlock",
+        "mirostat",
+        "mirostat_tau",
+        "mirostat_eta",
+        "numa",
+    )
+)
+_TRUE: Final = frozenset({"1", "t", "T", "TRUE", "true", "True"})  # Go's strconv.ParseBool
+_FALSE: Final = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 _SEEDS: Final = (
     2**32 - 1
 )  # llama.cpp's seed is 32 bits wide, and its highest value means "draw one"
@@ -66,7 +86,8 @@ class Options:
 
     Attributes:
         sampling: Values of :class:`Sampling`'s fields.
-        runner: ``num_ctx``, ``num_batch``, ``num_gpu``, ``num_thread``: how the model is loaded.
+        runner: ``num_ctx``, ``num_batch``, ``num_gpu``, ``main_gpu``, ``num_thread``: how the model
+            is loaded.
     """
 
     sampling: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -109,9 +130,61 @@ def parse_options(value: object) -> Options:
         checked = _check(name, option, raw)
         if name in _SAMPLING:
             sampling[name] = _settle(name, checked)
-        elif name in _RUNNER and checked:
+        elif name in _RUNNER and (checked or name in _ZERO_MEANS):
             runner[name] = checked
     return Options(sampling, runner)
+
+
+def parse_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the parameters of a model that is to be made, for its ``params.json``.
+
+    Unlike a request's options they are kept, so a name that nobody knows is an error; those that
+    Ollama dropped are left out.
+
+    Raises:
+        UsageError: An unknown name, or a value of the wrong type or out of bounds.
+    """
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in RETIRED or value is None:
+            continue
+        if name not in _ALL:
+            raise UsageError(f"unknown parameter '{name[:80]}'")
+        if name == "stop" and isinstance(value, str):
+            value = [value]  # noqa: PLW2901 - a Modelfile's only one
+        _check(name, _ALL[name], value)
+        kept[name] = value
+    return kept
+
+
+def read_parameter(name: str, words: Sequence[str]) -> Any:
+    """A parameter as it is written in a Modelfile, or after ``/set parameter``.
+
+    Args:
+        name: Of the parameter.
+        words: Its value, in one word; of ``stop`` in any number.
+
+    Raises:
+        UsageError: In Ollama's words.
+    """
+    option = _ALL.get(name)
+    if option is None:
+        raise UsageError(f"unknown parameter '{name[:80]}'")
+    if option.kind == "array":
+        return list(words)
+    text = words[0] if words else ""
+    try:
+        match option.kind:
+            case "integer":
+                return int(text, 10)
+            case "float32":
+                return float(text)
+    except ValueError:
+        kind = "int" if option.kind == "integer" else "float"
+        raise UsageError(f"invalid {kind} value [{text[:80]}]") from None
+    if text not in _TRUE | _FALSE:
+        raise UsageError(f"invalid bool value [{text[:80]}]")
+    return text in _TRUE
 
 
 def parse_stop(value: object) -> tuple[str, ...]:

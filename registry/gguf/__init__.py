@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from registry.gguf.checks import check_meaning
-from registry.gguf.facts import ModelFacts, model_facts, model_info
+from registry.gguf.facts import ModelFacts, model_facts, model_info, template_capabilities
 from registry.gguf.origin import Provenance, Upstream, model_provenance
 from registry.gguf.parse import parse_header
 from registry.gguf.tables import ValueType
@@ -38,6 +38,7 @@ __all__ = [
     "model_provenance",
     "read_header",
     "read_header_file",
+    "template_capabilities",
 ]
 
 

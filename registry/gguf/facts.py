@@ -20,6 +20,7 @@ from schemas.limits import GGUF_SHOWN_ITEMS
 _SIZE_LABEL: Final = re.compile(r"(?:[0-9]{1,4}x)?[0-9]{1,6}(?:\.[0-9]{1,3})?[KMBTQ]")
 _LINE_CHARS: Final = 200
 _LANGUAGES: Final = 200
+_POOLING_RANK: Final = 4  # llama.h, enum llama_pooling_type
 _THINKING: Final = ("<think>", "enable_thinking", "reasoning_content", "<|channel|>")
 _BLOCKS: Final = {"{{": "}}", "{%": "%}", "{#": "#}"}
 _WORD: Final = re.compile(r"\btools\b")
@@ -45,7 +46,7 @@ class ModelFacts:
         license: ``general.license``, or empty.
         languages: ``general.languages``.
         capabilities: As Ollama lists them: ``completion`` or ``embedding``, then ``tools`` and
-            ``thinking`` as far as the chat template speaks of them.
+            ``thinking`` as far as the chat template speaks of them. Of our own: ``rerank``.
         chat_template_sha256: Hex digest of the template's UTF-8 bytes, to tell a changed one; None
             where there is none.
     """
@@ -136,14 +137,19 @@ def rounded_size(count: int) -> str:
 
 
 def _capabilities(header: GGUFHeader) -> tuple[str, ...]:
-    pools = f"{header.architecture}.pooling_type" in header.metadata
-    found = ["embedding" if pools else "completion"]
-    template = header.chat_template
-    if template and not pools:
-        if any(_WORD.search(code) for code in _template_code(template)):
-            found.append("tools")
-        if any(sign in template for sign in _THINKING):
-            found.append("thinking")
+    pooling = header.metadata.get(f"{header.architecture}.pooling_type")
+    if pooling is not None:
+        return ("rerank",) if pooling == _POOLING_RANK else ("embedding",)
+    return ("completion", *template_capabilities(header.chat_template or ""))
+
+
+def template_capabilities(template: str) -> tuple[str, ...]:
+    """Of ``tools`` and ``thinking``, what a chat template speaks of."""
+    found = []
+    if any(_WORD.search(code) for code in _template_code(template)):
+        found.append("tools")
+    if any(sign in template for sign in _THINKING):
+        found.append("thinking")
     return tuple(found)
 
 

@@ -1,22 +1,18 @@
-"""The interactive session of ``sealift run``: what a person types, line by line, and what it means.
-
-:class:`Composer` and :class:`Conversation` are pure; :class:`Shell` joins them to a terminal and to
-the server.
-"""
+"""The interactive session of ``sealift run``: lines from a terminal, answers from the server."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from runtime.cli import render
+from runtime.cli.conversation import Composer, Conversation, attached
 from runtime.client import Client
-from runtime.options import Options, parse_options
-from schemas.errors import SealiftError, UsageError
+from schemas.errors import NotFound, SealiftError, UsageError
 from schemas.render import Output, report
 
-QUOTES: Final = '"""'
+__all__ = ["Composer", "Conversation", "Shell", "pieces"]
+
 PROMPT: Final = ">>> "
 CONTINUED: Final = "... "
 
@@ -24,114 +20,32 @@ COMMANDS: Final = """\
 Commands:
   /set parameter NAME VALUE   a sampling option, such as temperature 0.2
   /set system TEXT            the system message
+  /set format json, /set noformat    answers in JSON, or in any form
+  /set think, /set nothink    have the model think first, or not
   /set verbose, /set quiet    show timings after each answer, or not
   /set history, /set nohistory  remember the lines typed, or not
   /show info|license|modelfile|parameters|system|template
+  /load MODEL                 go on with another model, from the beginning
+  /save MODEL                 keep system message, parameters and turns as a model
   /clear                      forget the conversation so far
   /bye                        leave
-  /?, /help                   this text
+  /?, /help                   this text; /? shortcuts for the keys
 
 Use \"\"\" to begin and to end a message of several lines. Ctrl-C stops an answer, Ctrl-D leaves.
+Paths of .jpg, .png or .webp files in a message are shown to a model that sees.
+"""
+SHORTCUTS: Final = """\
+Keys:
+  Ctrl-A, Ctrl-E   to the beginning of the line, to its end
+  Alt-B, Alt-F     one word back, one word on
+  Ctrl-K, Ctrl-U   delete what follows, what comes before
+  Ctrl-W           delete the word before
+  Ctrl-R           search the lines typed
+  Ctrl-L           clear the screen
+  Ctrl-C           stop an answer
+  Ctrl-D           leave
 """
 SHOWABLE: Final = ("info", "license", "modelfile", "parameters", "system", "template")
-
-
-class Composer:
-    r'''Lines in, messages out: a message that begins with three quotes ends with three quotes.
-
-    >>> composer = Composer()
-    >>> composer.feed('"""one'), composer.feed('two"""')
-    (None, 'one\ntwo')
-    '''
-
-    def __init__(self) -> None:
-        self._lines: list[str] | None = None
-        self._prefix = ""
-
-    @property
-    def open(self) -> bool:
-        """Whether a message has begun and not ended."""
-        return self._lines is not None
-
-    def feed(self, line: str) -> str | None:
-        """The message that this line completes, or None."""
-        if self._lines is None:
-            head = "/set system " if line.startswith(f"/set system {QUOTES}") else ""
-            if not line.startswith(head + QUOTES):
-                return line.strip()
-            self._lines, self._prefix = [], head
-            line = line[len(head) + len(QUOTES) :]
-        ended = line.rstrip().endswith(QUOTES)
-        self._lines.append(line.rstrip()[: -len(QUOTES)] if ended else line)
-        if not ended:
-            return None
-        text = self._prefix + "\n".join(self._lines)
-        self._lines = None
-        return text
-
-    def abandon(self) -> None:
-        """Forget a message that has begun."""
-        self._lines = None
-
-
-@dataclass(slots=True)
-class Conversation:
-    """What the server is told with every turn; it keeps nothing itself.
-
-    Attributes:
-        model: Its name.
-        keep_alive: How long the model stays loaded, as typed; None leaves it to the server.
-        format: ``json`` or None.
-        system: The system message; None for the model's own.
-        options: Sampling options set by hand.
-        messages: The turns so far.
-    """
-
-    model: str
-    keep_alive: str | None = None
-    format: str | None = None
-    system: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    messages: list[dict[str, str]] = field(default_factory=list)
-
-    def request(self, text: str) -> dict[str, Any]:
-        """The body of ``/api/chat`` for the next turn."""
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        turn = {"role": "user", "content": text}
-        return {**self.base(), "messages": [*system, *self.messages, turn], "stream": True}
-
-    def base(self) -> dict[str, Any]:
-        """What every request says, whatever it asks."""
-        fields: dict[str, Any] = {"model": self.model, "options": self.options or None}
-        fields |= {"keep_alive": self.keep_alive, "format": self.format}
-        return {key: value for key, value in fields.items() if value is not None}
-
-    def remember(self, question: str, answer: str) -> None:
-        """Add a turn that was answered, be it in part."""
-        self.messages.append({"role": "user", "content": question})
-        self.messages.append({"role": "assistant", "content": answer})
-
-    def set_parameter(self, name: str, words: list[str]) -> None:
-        """``/set parameter NAME VALUE…``.
-
-        Raises:
-            UsageError: An unknown name, or a value that it cannot have.
-        """
-        if not words:
-            raise UsageError(f"parameter {name!r} needs a value", hint="/set parameter NAME VALUE")
-        value = words if name == "stop" else _literal(words[0])
-        if parse_options({name: value}) == Options():
-            raise UsageError(f"parameter {name!r} is unknown, or has no effect here")
-        self.options[name] = value
-
-
-def _literal(text: str) -> object:
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 class Shell:
@@ -144,6 +58,7 @@ class Shell:
         read: Reads one line after a prompt: ``input``. EOFError ends the session.
         remember: Switches the history of lines typed on and off.
         verbose: Whether timings follow each answer.
+        thoughts: Whether thinking is shown.
     """
 
     def __init__(
@@ -155,6 +70,7 @@ class Shell:
         *,
         remember: Callable[[bool], None],
         verbose: bool,
+        thoughts: bool = True,
     ) -> None:
         self._client = client
         self._conversation = conversation
@@ -162,7 +78,17 @@ class Shell:
         self._read = read
         self._remember = remember
         self._verbose = verbose
+        self._thoughts = thoughts
         self._composer = Composer()
+        self._verbs: Mapping[str, Callable[[str], None]] = {
+            "/?": self._help,
+            "/help": self._help,
+            "/clear": self._clear,
+            "/set": self._set,
+            "/show": self._show,
+            "/load": self._load,
+            "/save": self._save,
+        }
 
     def loop(self) -> None:
         """Read and answer until the person leaves."""
@@ -188,20 +114,19 @@ class Shell:
 
     def _handle(self, text: str) -> None:
         verb, _, rest = text.partition(" ")
-        match verb:
-            case "/?" | "/help":
-                self._output.text(COMMANDS, end="")
-            case "/clear":
-                self._conversation.messages.clear()
-                self._output.line("Forgot the conversation so far.")
-            case "/set":
-                self._set(rest.strip())
-            case "/show":
-                self._show(rest.strip())
-            case _ if text.startswith("/") and "/" not in verb[1:]:
-                raise UsageError(f"unknown command {verb!r}", hint="Type /? for help")
-            case _:
-                self._ask(text)
+        if verb in self._verbs:
+            self._verbs[verb](rest.strip())
+        elif text.startswith("/") and "/" not in verb[1:]:
+            raise UsageError(f"unknown command {verb!r}", hint="Type /? for help")
+        else:
+            self._ask(text)
+
+    def _help(self, rest: str) -> None:
+        self._output.text(SHORTCUTS if rest.startswith("shortcut") else COMMANDS, end="")
+
+    def _clear(self, _: str) -> None:
+        self._conversation.messages.clear()
+        self._output.line("Forgot the conversation so far.")
 
     def _set(self, rest: str) -> None:
         what, _, value = rest.partition(" ")
@@ -213,19 +138,31 @@ class Shell:
             case "system":
                 self._conversation.system = value.strip().strip('"') or None
                 self._output.line("Set the system message.")
+            case "format" | "noformat":
+                if what == "format" and value.strip() != "json":
+                    raise UsageError(f"cannot answer in {value!r}", hint="/set format json")
+                self._conversation.format = "json" if what == "format" else None
+                self._output.line(f"Answers are in {'JSON' if what == 'format' else 'any form'}.")
+            case "think" | "nothink":
+                self._conversation.think = what == "think"
+                self._output.line(
+                    f"The model {'thinks' if what == 'think' else 'does not think'} first."
+                )
             case "verbose" | "quiet":
                 self._verbose = what == "verbose"
                 self._output.line(f"Timings are {'shown' if self._verbose else 'not shown'}.")
             case "history" | "nohistory":
                 self._remember(what == "history")
                 self._output.line(f"Lines typed are {'' if what == 'history' else 'not '}kept.")
+            case "wordwrap" | "nowordwrap":
+                self._output.line("Lines are as long as the model makes them.")
             case _:
                 raise UsageError(f"cannot set {what!r}", hint="Type /? for help")
 
     def _show(self, what: str) -> None:
         if what not in SHOWABLE:
             raise UsageError(f"cannot show {what!r}", hint=f"One of: {', '.join(SHOWABLE)}")
-        document = self._client.post("/api/show", {"model": self._conversation.model})
+        document = self._described()
         if what == "info":
             render.model_page(self._output, document)
             return
@@ -237,18 +174,52 @@ class Shell:
             self._output.line("Set in this session:")
             self._output.fields(self._conversation.options.items(), indent=2)
 
+    def _described(self) -> dict[str, Any]:
+        return self._client.post("/api/show", {"model": self._conversation.model})
+
+    def _load(self, name: str) -> None:
+        if not name or " " in name:
+            raise UsageError("which model?", hint="/load MODEL")
+        before, self._conversation.model = self._conversation.model, name
+        try:
+            self._client.post("/api/generate", {**self._conversation.base(), "stream": False})
+        except NotFound:
+            self._conversation.model = before
+            raise NotFound(f"couldn't find model '{name}'") from None
+        except SealiftError:
+            self._conversation.model = before
+            raise
+        self._conversation.messages.clear()
+        self._output.line(f"Loaded model '{name}'.")
+
+    def _save(self, name: str) -> None:
+        if not name or " " in name:
+            raise UsageError("under which name?", hint="/save MODEL")
+        self._client.post("/api/create", self._conversation.saved(name))
+        self._output.line(f"Created new model '{name}'.")
+
+    def _sees(self) -> bool:
+        return "vision" in (self._described().get("capabilities") or ())
+
     def _ask(self, text: str) -> None:
-        stream = self._client.stream("/api/chat", self._conversation.request(text))
-        answer, last = pieces(stream, self._output, stoppable=True)
+        text, images, paths = attached(text, self._sees, self._conversation.model)
+        for path in paths:
+            self._output.note(f"Added image '{path}'")
+        stream = self._client.stream("/api/chat", self._conversation.request(text, images))
+        answer, last = pieces(stream, self._output, stoppable=True, thoughts=self._thoughts)
         if answer or last:
             self._output.text("")
-            self._conversation.remember(text, answer)
+            self._conversation.remember(text, answer, images)
         if self._verbose:
             render.timings(self._output, last)
 
 
 def pieces(
-    stream: Generator[dict[str, Any]], output: Output, *, stoppable: bool = False
+    stream: Generator[dict[str, Any]],
+    output: Output,
+    *,
+    stoppable: bool = False,
+    thoughts: bool = True,
 ) -> tuple[str, Mapping[str, Any]]:
     """Show an answer as it comes.
 
@@ -256,27 +227,42 @@ def pieces(
         stream: The lines of ``/api/chat`` or ``/api/generate``.
         output: Where it is shown.
         stoppable: Whether Ctrl-C ends the answer alone, not the program.
+        thoughts: Whether thinking is shown.
 
     Returns:
-        The whole text, and the last line with the figures.
+        The whole text without the thinking, and the last line with the figures.
     """
     text: list[str] = []
     last: Mapping[str, Any] = {}
+    thinking = shown = False
     try:
         for last in stream:
-            text.append(_content(last))
-            output.text(text[-1], end="")
+            thought, content = _parts(last)
+            if thought and thoughts:
+                output.text(thought if thinking else f"Thinking...\n{thought}", end="")
+                thinking = shown = True
+            if content and thinking:
+                output.text("\n...done thinking.\n")
+                thinking = False
+            text.append(content)
+            output.text(content, end="")
     except KeyboardInterrupt:
         if not stoppable:
             raise
     finally:
         stream.close()  # and with it the connection, so that the server stops too
-        if any(text):  # what follows stands on a line of its own
+        if shown or any(text):  # what follows stands on a line of its own
             output.text("")
     return "".join(text), last
 
 
-def _content(piece: Mapping[str, Any]) -> str:
+def _parts(piece: Mapping[str, Any]) -> tuple[str, str]:
+    """Thinking and content of one line."""
     message = piece.get("message")
-    found = message.get("content") if isinstance(message, dict) else piece.get("response")
-    return found if isinstance(found, str) else ""
+    fields = message if isinstance(message, dict) else piece
+    thought = fields.get("thinking")
+    content = fields.get("content" if isinstance(message, dict) else "response")
+    return (
+        thought if isinstance(thought, str) else "",
+        content if isinstance(content, str) else "",
+    )

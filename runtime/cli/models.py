@@ -36,6 +36,7 @@ def list_models(*, json: JsonFlag = False) -> None:
     """List the models in the store, the newest first."""
     from registry.staleness import stale_days
     from runtime.cli import render
+    from runtime.provenance import Made
 
     output = Output(json=json)
     try:
@@ -46,7 +47,9 @@ def list_models(*, json: JsonFlag = False) -> None:
     except NotFound as nothing:
         records, withdrawn, stale = [], {}, {}
         output.note(f"{nothing.line()}.")
-    render.model_table(output, records, withdrawn, stale)
+    found = ((r.reference, Made.of(r.facts)) for r in records)
+    made = {reference: each for reference, each in found if each is not None}
+    render.model_table(output, records, withdrawn, stale, made)
     output.result(
         {
             "models": [
@@ -62,6 +65,7 @@ def list_models(*, json: JsonFlag = False) -> None:
                         else {}
                     ),
                     **_stale(stale, r.reference),
+                    **({"made": made[r.reference].document()} if r.reference in made else {}),
                 }
                 for r in records
             ]

@@ -12,8 +12,10 @@ from schemas.render import Output, age_text, bytes_text, duration_text
 if TYPE_CHECKING:
     from registry.digest import Digest
     from registry.records import ModelRecord
+    from registry.reference import Reference
     from registry.withdrawals import Withdrawal
     from runtime.doctor import Finding
+    from runtime.provenance import Made
 
 _DETAIL_COLUMNS: Final = 63  # what the other columns of a finding leave of 80
 _LICENSE_LINES: Final = 3
@@ -32,8 +34,9 @@ def model_table(
     records: Sequence[ModelRecord],
     withdrawn: Mapping[Digest, Withdrawal],
     stale: Mapping[str, int],
+    made: Mapping[Reference, Made],
 ) -> None:
-    """``sealift list``; withdrawn models and stale publishers have lines of their own below."""
+    """``sealift list``; what is to be known of a model beside has a line of its own below."""
     rows = (
         (r.reference.shortest, r.descriptor.digest.short, bytes_text(r.size), age_text(r.modified))
         for r in records
@@ -42,6 +45,8 @@ def model_table(
     for record in records:
         if (found := withdrawn.get(record.descriptor.digest)) is not None:
             output.line(f"{record.reference.shortest} is {found.line()}")
+        if record.reference in made:
+            output.line(f"{record.reference.shortest} was {made[record.reference].line()}")
     for namespace in sorted(stale.keys() & {r.reference.namespace for r in records}):
         output.line(f"{namespace}: stale {stale[namespace]} days; import a newer bundle")
 
@@ -78,6 +83,11 @@ def model_page(output: Output, document: Mapping[str, Any]) -> None:
     for label, key in _DETAILS:
         inside = f"{family}.{key}"  # where older servers tell the lengths
         rows.append((label, details.get(key) or info.get(inside)))
+    made = document.get("made")
+    if isinstance(made, dict):
+        rows.append(("provenance", _made(made)))
+    if "note" in document:
+        rows.append(("note", document["note"]))
     if "stale_days" in document:
         rows.append(("stale", f"{_count(document, 'stale_days')} days"))
     _section(output, "Model", rows)
@@ -132,6 +142,12 @@ def _withdrawn(output: Output, model: Mapping[str, Any]) -> None:
         )
 
 
+def _made(made: Mapping[str, Any]) -> str:
+    source, how = _text(made, "source"), _text(made, "how")
+    words = {"pulled": "pulled from", "uploaded": "made here from the file"}
+    return f"{words.get(how, 'made here from')} {source}, signed by nobody"
+
+
 def _processor(model: Mapping[str, Any]) -> str:
     size, on_gpu = _count(model, "size"), _count(model, "size_vram")
     if not on_gpu:
@@ -169,9 +185,18 @@ def finding(output: Output, found: Finding) -> None:
         output.line(f"{'':17}{line}")
 
 
-def egress(output: Output, who: str, processes: Sequence[Mapping[str, Any]], *, good: bool) -> None:
+def egress(
+    output: Output,
+    who: str,
+    processes: Sequence[Mapping[str, Any]],
+    mirror: Mapping[str, Any],
+    *,
+    good: bool,
+) -> None:
     """``sealift doctor --egress``: what was tried where, and what the kernel answered."""
     output.line(f"Asked: {who}.")
+    if mirror:
+        processes = [*processes, {"process": "courier", **mirror}]
     columns: dict[str, dict[str, str]] = {}
     for process in processes:
         kind = _text(process, "process")
@@ -182,7 +207,12 @@ def egress(output: Output, who: str, processes: Sequence[Mapping[str, Any]], *, 
     ways = dict.fromkeys(way for outcomes in columns.values() for way in outcomes)
     rows = [(way, *(outcomes.get(way, "-") for outcomes in columns.values())) for way in ways]
     output.table(("WAY OUT", *(name.upper() for name in columns)), rows)
-    output.line("Nothing gets out." if good else "SOMETHING CAN GET OUT, or nobody could try.")
+    if not good:
+        output.line("SOMETHING CAN GET OUT, or nobody could try.")
+    elif mirror:
+        output.line(f"Nothing gets out, but to the mirror at {_text(mirror, 'address')}.")
+    else:
+        output.line("Nothing gets out.")
 
 
 def _circumstances(process: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from runtime.messages import Message
 from schemas import limits
-from schemas.errors import MalformedModel, UnsupportedRequest
+from schemas.errors import MalformedModel, UnsupportedRequest, UsageError
 
 # What llama-server and transformers fall back to for models without a template of their own.
 CHATML: Final = (
@@ -208,6 +208,21 @@ class ChatTemplate:
             ) from None
         except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise MalformedModel("the model's chat template fails", why=str(error)) from error
+
+
+def check_syntax(source: str) -> None:
+    """Whether a chat template parses. Nothing of it runs.
+
+    Raises:
+        UsageError: It is no Jinja, or nested too deeply.
+    """
+    environment = _Environment(extensions=[loopcontrols, _GenerationTag])
+    try:
+        environment.parse(source)
+    except (jinja2.TemplateError, SyntaxError, ValueError) as error:
+        raise UsageError("template error", why=str(error)) from None
+    except RecursionError:
+        raise UsageError("template error", why="it is nested too deeply") from None
 
 
 class _Refused(jinja2.TemplateError):

@@ -8,7 +8,7 @@ them; the report says which.
 
 from __future__ import annotations
 
-from runtime.sandbox.confine import confine_front_end, confine_worker
+from runtime.sandbox.confine import confine_courier, confine_front_end, confine_worker
 from runtime.sandbox.egress import EgressAttempt, attempt_all
 from runtime.sandbox.report import SandboxReport
 
@@ -16,6 +16,7 @@ __all__ = [
     "EgressAttempt",
     "SandboxReport",
     "attempt_all",
+    "confine_courier",
     "confine_front_end",
     "confine_worker",
 ]

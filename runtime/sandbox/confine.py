@@ -28,7 +28,7 @@ from runtime.sandbox.kernel import (
     thread_count,
 )
 from runtime.sandbox.namespaces import enter_empty_network
-from runtime.sandbox.policy import front_end_policy, worker_policy
+from runtime.sandbox.policy import courier_policy, front_end_policy, worker_policy
 from runtime.sandbox.report import SandboxReport
 from runtime.sandbox.surroundings import interpreter_grants, web_grants
 from runtime.sandbox.syscalls import Architecture, current
@@ -122,6 +122,39 @@ def confine_front_end(
     rules = seccomp.install(front_end_policy(os.getpid()), arch)
     return SandboxReport(
         process="front-end",
+        namespace="shared with the host",
+        landlock=reached,
+        seccomp=f"enforced, {rules} rules",
+        no_new_privs=prctl(PR_GET_NO_NEW_PRIVS) == 1,
+        capabilities=capabilities,
+    )
+
+
+def confine_courier(*, port: int, keep_descriptors: Sequence[int]) -> SandboxReport:
+    """Confine the process that connects to the mirror for a front-end that cannot.
+
+    Afterwards it reads the interpreter's files and no others, and makes TCP connections: with
+    Landlock ABI 4 to ``port`` alone.
+
+    Args:
+        port: The mirror's.
+        keep_descriptors: Descriptors to keep beside standard input, output and error.
+
+    Returns:
+        What was reached.
+
+    Raises:
+        SandboxUnavailable: No filter, or threads already run. The caller must exit.
+    """
+    arch = current()
+    _close_others((*STANDARD_STREAMS, *keep_descriptors))
+    _demand_single_thread("courier")
+    _demand_no_datagrams()
+    capabilities = _give_up_privileges(arch)
+    reached = landlock.restrict(interpreter_grants(), arch, port=port)
+    rules = seccomp.install(courier_policy(os.getpid()), arch)
+    return SandboxReport(
+        process="courier",
         namespace="shared with the host",
         landlock=reached,
         seccomp=f"enforced, {rules} rules",

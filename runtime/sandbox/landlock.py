@@ -36,9 +36,13 @@ _NET_TCP: Final = 0b11  # ABI 4: bind and connect of TCP
 _SCOPES: Final = 0b11  # ABI 6: abstract Unix sockets and signals to outside
 _ON_FILES: Final = _WRITE_FILE | _READ_FILE | _TRUNCATE
 
+_CONNECT_TCP: Final = 1 << 1
+
 _CREATE_RULESET_VERSION: Final = 1
 _RULE_PATH_BENEATH: Final = 1
+_RULE_NET_PORT: Final = 2
 _RULE: Final = struct.Struct("<Qi")  # struct landlock_path_beneath_attr, packed
+_PORT: Final = struct.Struct("<QQ")  # struct landlock_net_port_attr
 
 READ: Final = _READ_FILE | _READ_DIR
 LIST: Final = _READ_DIR
@@ -76,10 +80,15 @@ def version(arch: Architecture) -> int:
         return 0
 
 
-def restrict(grants: Iterable[Grant], arch: Architecture) -> str:
+def restrict(grants: Iterable[Grant], arch: Architecture, *, port: int | None = None) -> str:
     """Confine this thread, and those it starts, to ``grants``; no TCP, no signals to others.
 
     ``no_new_privs`` must be set.
+
+    Args:
+        grants: Files and folders.
+        arch: Of this process.
+        port: The one TCP port that may be connected to, as far as the kernel looks (ABI 4).
 
     Returns:
         ``ABI 7``, ``unavailable`` or ``refused: …``.
@@ -101,6 +110,9 @@ def restrict(grants: Iterable[Grant], arch: Architecture) -> str:
     try:
         for grant in wanted:
             _add(ruleset, grant, _handled(abi), arch)
+        if port is not None and abi >= 4:
+            rule = ctypes.c_char_p(_PORT.pack(_CONNECT_TCP, port))
+            syscall(arch.numbers["landlock_add_rule"], ruleset, _RULE_NET_PORT, rule, 0)
         syscall(arch.numbers["landlock_restrict_self"], ruleset, 0)
     except OSError as error:
         return f"refused: {errno_name(error)}"

@@ -58,6 +58,8 @@ accept accept4
 _O_WRITES: Final = 0o3 | 0o100 | 0o1000 | 0o2000 | 0o20000000  # ACCMODE CREAT TRUNC APPEND TMPFILE
 _MSG_FASTOPEN: Final = 0x20000000
 _AF_UNIX: Final = 1
+_AF_INET: Final = 2
+_AF_INET6: Final = 10
 _SOCK_STREAM: Final = 1
 _SOCK_TYPE: Final = 0xF
 _CLONE_THREAD: Final = 0x10000
@@ -100,6 +102,15 @@ def front_end_policy(pid: int) -> Policy:
         "front-end",
         (*_common(pid), *_allow(_WRITING), *_allow(_SERVING), *_one_of("fcntl", 1, _FCNTL_LOCKS)),
     )
+
+
+def courier_policy(pid: int) -> Policy:
+    """The list for the process that connects to the mirror: TCP, and nothing else out.
+
+    Args:
+        pid: The process itself, the only one it may signal.
+    """
+    return Policy("courier", (*_common(pid), *_READ_ONLY, *_TCP, Rule("connect", Action.ALLOW)))
 
 
 def _allow(names: str) -> tuple[Rule, ...]:
@@ -150,6 +161,15 @@ _MESSAGES: Final = (
         Action.ALLOW,
         (Condition(0, INT, _AF_UNIX), Condition(1, _SOCK_TYPE, _SOCK_STREAM)),
     ),
+)
+# A stream over IPv4 or IPv6. Where to is no filter's to see: Landlock holds the port, where it can.
+_TCP: Final = tuple(
+    Rule(
+        "socket",
+        Action.ALLOW,
+        (Condition(0, INT, family), Condition(1, _SOCK_TYPE, _SOCK_STREAM)),
+    )
+    for family in (_AF_INET, _AF_INET6)
 )
 _READ_ONLY: Final = (_none_set("open", 1, _O_WRITES), _none_set("openat", 2, _O_WRITES))
 # How much memory it may have is a worker's own to lower and raise again around a chat template

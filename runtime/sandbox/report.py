@@ -11,7 +11,7 @@ class SandboxReport:
     """The layers in force in one process. There is no report without an enforced filter.
 
     Attributes:
-        process: Which of the two policies.
+        process: Which of the policies.
         namespace: ``empty network namespace…``, ``refused: …``, or ``shared with the host``.
         landlock: ``ABI N``, ``unavailable`` or ``refused: …``.
         seccomp: ``enforced, N rules``.
@@ -19,7 +19,7 @@ class SandboxReport:
         capabilities: ``none``, or ``kept: …`` where the kernel would not take them.
     """
 
-    process: Literal["worker", "front-end"]
+    process: Literal["worker", "front-end", "courier"]
     namespace: str
     landlock: str
     seccomp: str

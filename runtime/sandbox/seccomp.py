@@ -85,9 +85,9 @@ def _set_filter(arch: Architecture, program: _Program, flags: int) -> int:
 
 
 def _try(policy: Policy) -> None:
-    """The one check that cannot be talked round: a socket, asked for, is refused."""
+    """The one check that cannot be talked round: a socket that no policy allows is refused."""
     try:
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
     except PermissionError:
         return
     except OSError as error:

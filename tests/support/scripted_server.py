@@ -103,6 +103,11 @@ class ScriptedServer:
 
             do_POST = do_GET  # noqa: N815
 
+            def do_HEAD(self) -> None:
+                self.send_response(200 if self.path in script.answers else 404)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Says nothing."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -275,3 +276,96 @@ def test_ctrl_c_at_the_prompt_abandons_the_line(
     session(server, '"""one', KeyboardInterrupt, "two")
     assert "Use Ctrl-D or /bye to leave." in capsys.readouterr().out
     assert [m["content"] for m in server.asked[-1][1]["messages"]] == ["two"]
+
+
+# -- models, pictures, thinking -------------------------------------------------------------------
+
+
+def test_save_makes_a_model_of_the_session(
+    server: ScriptedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answers["/api/create"] = lambda _: document({"status": "success"})
+    session(
+        server, "/set system Be kind.", "/set parameter seed 1", "Hi", "/save mine", "/save a b"
+    )
+    assert server.asked[-1] == (
+        "/api/create",
+        {
+            "model": "mine",
+            "from": "m",
+            "system": "Be kind.",
+            "parameters": {"seed": 1},
+            "messages": [
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": "You: Hi"},
+            ],
+            "stream": False,
+        },
+    )
+    out, err = capsys.readouterr()
+    assert "Created new model 'mine'.\n" in out
+    assert err.startswith("error[usage]: under which name?")
+
+
+def test_load_goes_on_with_another_model(
+    server: ScriptedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(body: Any) -> Reply:
+        if body["model"] == "there":
+            return document({"done_reason": "load"})
+        return document({"error": "model not found"}, 404)
+
+    server.answers["/api/generate"] = load
+    session(server, "Hi", "/load nowhere", "Ho", "/load there", "Hu")
+    asked = [body for path, body in server.asked if path == "/api/chat"]
+    assert [(body["model"], len(body["messages"])) for body in asked] == [
+        ("m", 1), ("m", 3), ("there", 1),
+    ]  # fmt: skip
+    assert capsys.readouterr().err == "error[not-found]: couldn't find model 'nowhere'\n"
+
+
+def test_format_and_thinking_are_set(
+    server: ScriptedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session(server, "/set format json", "/set think", "a", "/set noformat", "/set nothink", "b")
+    first, second = (body for _, body in server.asked)
+    assert (first["format"], first["think"]) == ("json", True)
+    assert ("format" in second, second["think"]) == (False, False)
+    session(server, "/set format xml")
+    assert capsys.readouterr().err.startswith("error[usage]: cannot answer in 'xml'")
+
+
+def test_thinking_is_shown_apart(
+    server: ScriptedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thought = {"message": {"role": "assistant", "content": "", "thinking": "Hm."}}
+    said = {"message": {"role": "assistant", "content": "Yes."}}
+    server.answers["/api/chat"] = lambda _: lines(thought, thought, said, {"done": True})
+    session(server, "x")
+    assert capsys.readouterr().out == "Thinking...\nHm.Hm.\n...done thinking.\n\nYes.\n\n\n"
+
+
+def test_a_picture_is_sent_to_a_model_that_sees(
+    server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a picture.PNG"
+    path.write_bytes(b"png")
+    typed = f"What is {str(path).replace(' ', chr(92) + ' ')} about?"
+    server.answers["/api/show"] = lambda _: document({"capabilities": ["completion"]})
+    session(server, typed)
+    assert "model 'm' does not take images" in capsys.readouterr().err
+    server.answers["/api/show"] = lambda _: document({"capabilities": ["vision"]})
+    session(server, typed)
+    (turn,) = server.asked[-1][1]["messages"]
+    assert turn == {"role": "user", "content": "What is  about?", "images": ["cG5n"]}
+    assert "Added image" in capsys.readouterr().err
+
+
+def test_a_path_that_leads_nowhere_is_text(server: ScriptedServer) -> None:
+    session(server, "Look at /nowhere/at-all.png, please")
+    assert server.asked[0][1]["messages"][0]["content"] == "Look at /nowhere/at-all.png, please"
+
+
+def test_the_keys_are_told(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
+    session(server, "/? shortcuts")
+    assert "Ctrl-K" in capsys.readouterr().out

@@ -1,0 +1,246 @@
+"""New models out of ones that are here, or out of a file that was uploaded: ``/api/create``.
+
+What comes of it is this site's own: signed by nobody, and marked as made here. No weights are
+copied; a new model is a manifest and a few small layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from registry import oci
+from registry.database import rfc3339
+from registry.digest import Digest
+from registry.gguf import model_facts, read_header_file
+from registry.modelpack import config_bytes, file_descriptor
+from registry.oci import Descriptor, Manifest
+from registry.parts import Part, layers_of
+from registry.records import ModelRecord
+from registry.reference import Reference
+from registry.staging import StagingArea
+from registry.store import Store, actor
+from registry.weights import GGUF, format_of
+from runtime.messages import Message
+from runtime.models import Models
+from runtime.parts import NO_PARTS, Parts, write_parts
+from runtime.provenance import KEY, Made
+from schemas import limits
+from schemas.errors import AlreadyExists, InvalidName, NotFound, UnsupportedRequest, UsageError
+
+MODEL_FILE: Final = "model.gguf"  # what weights are called that came without a file's name
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a new model is to be.
+
+    Attributes:
+        reference: Its name.
+        base: The model that it is made from, if it is.
+        weights: Else the blob with its weights,
+        file: and how the file was called.
+        template: Jinja, replaces; None keeps the base's. So do the next.
+        system: Replaces.
+        parameters: Added to the base's; the same name replaces.
+        messages: Replace.
+        licenses: Added.
+    """
+
+    reference: Reference
+    base: Reference | None = None
+    weights: Digest | None = None
+    file: str = MODEL_FILE
+    template: str | None = None
+    system: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    messages: tuple[Message, ...] | None = None
+    licenses: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.reference.host is not None or self.reference.digest is not None:
+            raise InvalidName(f"{self.reference} cannot name a new model")
+
+    def over(self, inherited: Parts) -> Parts:
+        """What the new model has beside its weights."""
+        return Parts(
+            template=inherited.template if self.template is None else self.template,
+            system=inherited.system if self.system is None else self.system,
+            parameters={**inherited.parameters, **self.parameters},
+            messages=inherited.messages if self.messages is None else self.messages,
+            licenses=(*inherited.licenses, *self.licenses),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Weights, and what is known of them."""
+
+    weights: Descriptor
+    facts: Mapping[str, Any]
+    name: str
+    parts: Parts = NO_PARTS
+    base: ModelRecord | None = None
+
+
+def make(store: Store, recipe: Recipe) -> list[str]:
+    """Make a model.
+
+    Returns:
+        What was done, in Ollama's words: the statuses of ``/api/create``.
+
+    Raises:
+        NotFound: There is no such base.
+        UsageError: There is no such blob.
+        ModelWithdrawn: The base was taken back.
+        UnsupportedRequest, MalformedModel: The weights are not a GGUF file that can be served.
+        AlreadyExists: The name is that of a model that a publisher signed.
+    """
+    origin = _from_model(store, recipe.base) if recipe.base else _from_file(store, recipe)
+    statuses = [] if recipe.base else ["parsing GGUF"]
+    written = write_parts(recipe.over(origin.parts))
+    layers = (origin.weights, *(layer for layer, _ in written))
+    config = config_bytes(origin.facts, GGUF, recipe.reference.tag, layers)
+    manifest = Manifest(
+        config=Descriptor.for_bytes(oci.MODEL_CONFIG, config),
+        layers=layers,
+        artifact_type=oci.MODEL_ARTIFACT,
+        annotations=_annotations(origin),
+    )
+    for layer in layers:
+        known = "using existing" if store.blobs.has(layer.digest) else "creating new"
+        statuses.append(f"{known} layer {layer.digest}")
+    made = Made(
+        "created" if recipe.base else "uploaded",
+        origin.name,
+        actor(),
+        rfc3339(datetime.now(UTC)),
+        _bases(store, origin),
+    )
+    with store.blobs.stage() as area:
+        if not area.claim(origin.weights.digest, origin.weights.size):
+            raise NotFound(f"blob {origin.weights.digest.short} is gone")
+        for data in (config, *(data for _, data in written)):
+            area.add_bytes(data)
+        facts = {key: value for key, value in origin.facts.items() if key != KEY}
+        settle(store, area, recipe.reference, manifest.to_bytes(), made.within(facts))
+    return [*statuses, "writing manifest", "success"]
+
+
+def settle(
+    store: Store,
+    area: StagingArea,
+    reference: Reference,
+    manifest_bytes: bytes,
+    facts: Mapping[str, Any],
+    media_type: str = oci.IMAGE_MANIFEST,
+) -> None:
+    """Give a model its name, in one transaction with its audit event.
+
+    Args:
+        store: Its lock is held meanwhile.
+        area: All blobs of the model wait here, but the manifest.
+        reference: The name.
+        manifest_bytes: Exactly.
+        facts: With how it came here among them.
+        media_type: Of the manifest.
+
+    Raises:
+        AlreadyExists: The name is that of a model that a publisher signed.
+    """
+    manifest = Manifest.parse(manifest_bytes, media_type=media_type)
+    whole = Descriptor.for_bytes(media_type, manifest_bytes)
+    made = Made.of(facts)
+    with store.lock():
+        check_name(store, reference, whole.digest)
+        signed = store.catalogue.withdrawals.vouched(whole.digest)
+        area.add_bytes(manifest_bytes)
+        area.install()
+        with store.catalogue.transaction() as tx:
+            for blob in manifest.blobs:
+                tx.put_blob(blob)
+            # Of what a bundle brought as well, more is known than what is learnt here.
+            tx.put_manifest(reference.repository, whole, manifest, None if signed else facts)
+            tx.set_tag(reference, whole.digest)
+            detail = {"manifest": str(whole.digest), "from": made.source if made else ""}
+            how = "pull" if made and made.how == "pulled" else "create"
+            tx.add_audit_event(store.audit_event(f"model.{how}", str(reference), detail))
+
+
+def check_name(store: Store, reference: Reference, digest: Digest | None = None) -> None:
+    """Whether an unsigned model may have a name.
+
+    Args:
+        store: Where.
+        reference: The name.
+        digest: Of its manifest; a name that stands for that already is no conflict.
+
+    Raises:
+        AlreadyExists: Who asks for it must get what a publisher signed.
+    """
+    record = store.catalogue.resolve(reference)
+    if record is None or record.descriptor.digest == digest:
+        return
+    if store.catalogue.withdrawals.vouched(record.descriptor.digest):
+        raise AlreadyExists(
+            f"model '{reference.shortest}' came signed in a bundle",
+            why="what is made here is signed by nobody, and may not take its name",
+            hint="Choose another name",
+        )
+
+
+def signed_with(store: Store, weights: Digest) -> list[Digest]:
+    """The manifests of models with these weights that a publisher signed."""
+    withdrawals = store.catalogue.withdrawals
+    return [each for each in store.catalogue.manifests_with(weights) if withdrawals.vouched(each)]
+
+
+def _from_model(store: Store, reference: Reference) -> _Origin:
+    record = store.catalogue.resolve(reference)
+    if record is None:
+        raise NotFound(f"model '{reference.shortest}' not found")
+    withdrawal = store.withdrawal_of(record.descriptor.digest)
+    if withdrawal is not None and withdrawal.stops:
+        raise withdrawal.refusal(reference.shortest)
+    weights = layers_of(record.manifest.layers, Part.MODEL)
+    if len(weights) != 1 or format_of(record.facts) != GGUF:
+        raise UnsupportedRequest(
+            f"nothing can be made from model '{reference.shortest}'",
+            why="it is not a single GGUF file, which is all that the engine here runs",
+        )
+    name = weights[0].annotations.get(oci.FILEPATH) or MODEL_FILE
+    layer = file_descriptor(oci.WEIGHT_RAW, weights[0].digest, weights[0].size, name)
+    parts = replace(Models(store).parts(record), foreign=False)
+    return _Origin(layer, record.facts, record.reference.shortest, parts, record)
+
+
+def _from_file(store: Store, recipe: Recipe) -> _Origin:
+    digest = recipe.weights
+    if digest is None:
+        raise UsageError("neither 'from' or 'files' was specified")
+    if not store.blobs.has(digest):
+        raise UsageError(f"blob not found for {recipe.file} (digest {digest})")
+    facts = asdict(model_facts(read_header_file(store.blobs.path(digest))))
+    size = store.blobs.size(digest)
+    return _Origin(file_descriptor(oci.WEIGHT_RAW, digest, size, recipe.file), facts, recipe.file)
+
+
+def _annotations(origin: _Origin) -> dict[str, str]:
+    if origin.base is None:
+        return {}
+    return {oci.BASE_DIGEST: str(origin.base.descriptor.digest), oci.BASE_NAME: origin.name}
+
+
+def _bases(store: Store, origin: _Origin) -> tuple[Digest, ...]:
+    """Whose withdrawal holds for what is made: the base, its own, and who signed these weights."""
+    found = set(signed_with(store, origin.weights.digest))
+    if origin.base is not None:
+        base = origin.base.descriptor.digest
+        found |= {base, *store.catalogue.withdrawals.bases(base)}
+    if len(found) > limits.BASES:
+        raise UnsupportedRequest(
+            f"{origin.name} was made from too many models", why=f"over {limits.BASES}"
+        )
+    return tuple(sorted(found))

@@ -1,0 +1,129 @@
+"""Models made from a real one: what a Modelfile sets is in force; the session's /save and /load."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import ollama
+import pytest
+
+from tests.serving import Server, install, serving
+from tests.support.terminal import SEALIFT, Terminal
+
+pytestmark = [pytest.mark.model, pytest.mark.slow]
+BASE = "smollm2:135m"
+ASK = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, model_gguf: Path) -> Path:
+    home = tmp_path_factory.mktemp("made") / "home"
+    install(home, model_gguf, "library/smollm2:135m")
+    return home
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[Server]:
+    with serving(home, context_length="256", num_threads="1") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[ollama.Client]:
+    with ollama.Client(server.url) as found:
+        yield found
+
+
+@pytest.fixture
+def environment(home: Path, server: Server) -> dict[str, str]:
+    ours = {"SEALIFT_HOME": str(home), "SEALIFT_HOST": f"{server.host}:{server.port}"}
+    return {**os.environ, **ours, "SEALIFT_NOHISTORY": "1"}
+
+
+def test_parameters_and_system_message_are_in_force(client: ollama.Client) -> None:
+    client.create(
+        "brief",
+        from_=BASE,
+        system="You are terse.",
+        parameters={"num_predict": 3, "temperature": 0},
+    )
+    plain = client.chat(BASE, ASK, options={"num_predict": 3, "temperature": 0})
+    made = client.chat("brief", ASK)
+    assert (made.done_reason, made.eval_count) == ("length", 3)
+    assert made.prompt_eval_count != plain.prompt_eval_count
+    over = client.chat("brief", ASK, options={"num_predict": 1})
+    assert over.eval_count == 1, "what a request says counts more"
+    own = [{"role": "system", "content": "You are terse."}, *ASK]
+    assert client.chat(BASE, own, options={"num_predict": 1}).prompt_eval_count == (
+        made.prompt_eval_count
+    )
+
+
+def test_a_template_is_in_force(client: ollama.Client) -> None:
+    client.create("echo", from_=BASE, template="{{ .Prompt }}", parameters={"num_predict": 2})
+    short = client.chat("echo", ASK)
+    assert (short.prompt_eval_count or 0) < 20
+    assert "message.content" in (client.show("echo").template or "")
+    client.create("few", from_=BASE, messages=[{"role": "user", "content": "Say A."}, {"role": "assistant", "content": "A"}])  # fmt: skip
+    assert (client.chat("few", ASK, options={"num_predict": 1}).prompt_eval_count or 0) > (
+        short.prompt_eval_count or 0
+    )
+
+
+def test_a_session_is_saved_and_gone_on_with(
+    environment: dict[str, str], client: ollama.Client
+) -> None:
+    terminal = Terminal(environment, "run", BASE)
+    terminal.expect(">>> ")
+    terminal.type("/set parameter num_predict 2\n")
+    terminal.expect(">>> ")
+    terminal.type("/set system Be kind.\n")
+    terminal.expect(">>> ")
+    terminal.type("Hello\n")
+    terminal.expect(">>> ")
+    terminal.type("/save kept\n")
+    terminal.expect("Created new model 'kept'.")
+    terminal.type("/load nothing\n")
+    terminal.expect("couldn't find model 'nothing'")
+    terminal.type("/load kept\n")
+    terminal.expect("Loaded model 'kept'.")
+    terminal.type("/show system\n")
+    terminal.expect("Be kind.")
+    terminal.type("/bye\n")
+    assert terminal.end() == 0
+    shown = client.show("kept")
+    assert shown.parameters == "num_predict                    2"
+    assert shown.modelfile is not None
+    assert "MESSAGE user Hello" in shown.modelfile
+
+
+def test_pictures_are_refused_by_a_model_that_does_not_see(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x")
+    done = subprocess.run(
+        [SEALIFT, "run", BASE, f"What is in {path}?"],
+        env=environment,
+        input=b"",
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert b"does not take images" in done.stderr
+
+
+def test_a_base_that_is_denied(environment: dict[str, str], client: ollama.Client) -> None:
+    client.create("late", from_=BASE, system="x")
+    assert client.chat("late", ASK, options={"num_predict": 1}).done
+    deny = [SEALIFT, "deny", "add", BASE, "--reason", "wrong"]
+    subprocess.run(deny, env=environment, check=True, capture_output=True)
+    with pytest.raises(ollama.ResponseError, match="is not served"):
+        client.chat("late", ASK)
+    subprocess.run(
+        [*deny[:2], "remove", *deny[3:]], env=environment, check=True, capture_output=True
+    )
+    assert client.chat("late", ASK, options={"num_predict": 1}).done
