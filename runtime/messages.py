@@ -16,6 +16,19 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """A picture in a message, checked by :mod:`runtime.server.images` but not decoded.
+
+    Attributes:
+        data: The file, in base64.
+        at: Where it stands in the message's content: before the character at this offset.
+    """
+
+    data: str
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation.
 
@@ -26,6 +39,7 @@ class Message:
         tool_calls: Of an assistant turn: ``{"function": {"name", "arguments": object}}``.
         tool_name: Of a tool turn: which tool answers.
         tool_call_id: Of a tool turn: which call it answers.
+        images: In the order in which they stand in the content.
     """
 
     role: Role
@@ -34,6 +48,7 @@ class Message:
     tool_calls: tuple[dict[str, Any], ...] = ()
     tool_name: str | None = None
     tool_call_id: str | None = None
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +144,7 @@ class Job:
         truncate: Whether a prompt longer than the context loses its oldest messages (else it is
             refused with the error code ``prompt-too-long``).
         format: A JSON Schema, as JSON text, that the answer must be valid by; empty for any text.
+        shift: Whether an answer goes on when the context is full, without half of what came before.
     """
 
     id: int
@@ -137,6 +153,7 @@ class Job:
     want_context: bool = False
     truncate: bool = True
     format: str = ""
+    shift: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +187,26 @@ class Tokenize:
     tokens: tuple[int, ...] = ()
 
 
-Task = Job | Embed | Tokenize
-_TASKS: Final[dict[str, type[Task]]] = {c.__name__: c for c in (Job, Embed, Tokenize)}
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """Texts to say of how well they answer a question.
+
+    Attributes:
+        id: As of :class:`Job`.
+        query: The question.
+        texts: At least one.
+        truncate: Whether a text that is too long together with the question loses its end (else it
+            is refused with the error code ``prompt-too-long``).
+    """
+
+    id: int
+    query: str
+    texts: tuple[str, ...]
+    truncate: bool = False
+
+
+Task = Job | Embed | Rank | Tokenize
+_TASKS: Final[dict[str, type[Task]]] = {c.__name__: c for c in (Job, Embed, Rank, Tokenize)}
 
 
 def task_document(task: Task) -> dict[str, Any]:
@@ -208,7 +243,8 @@ def _prompt(fields: dict[str, Any]) -> Chat | Text:
 
 
 def _message(fields: dict[str, Any]) -> Message:
-    return Message(**{**fields, "tool_calls": tuple(fields["tool_calls"])})
+    images = tuple(Image(**image) for image in fields["images"])
+    return Message(**{**fields, "tool_calls": tuple(fields["tool_calls"]), "images": images})
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +316,7 @@ class Finished:
         eval_ns: Time for the answer.
         context: Token ids of prompt and answer, if asked for.
         stop: The stop string that ended the answer, if one did.
+        thinking_tokens: Of ``output_tokens``, those that were thinking.
     """
 
     kind: ClassVar[str] = "finished"
@@ -291,6 +328,7 @@ class Finished:
     eval_ns: int
     context: tuple[int, ...] = ()
     stop: str = ""
+    thinking_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +344,22 @@ class Embedded:
     kind: ClassVar[str] = "embedded"
     job: int
     vectors: tuple[str, ...]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """What became of a :class:`Rank`; its last event.
+
+    Attributes:
+        job: Its id.
+        scores: One per text, as the model gives them: higher is better, and bounds differ.
+        prompt_tokens: Of all pairs of question and text together.
+    """
+
+    kind: ClassVar[str] = "ranked"
+    job: int
+    scores: tuple[float, ...]
     prompt_tokens: int
 
 
@@ -345,11 +399,11 @@ class Failed:
     hint: str = ""
 
 
-Event = Started | Piece | Call | Finished | Embedded | Tokenized | Failed
-LAST: Final = (Finished, Embedded, Tokenized, Failed)
+Event = Started | Piece | Call | Finished | Embedded | Ranked | Tokenized | Failed
+LAST: Final = (Finished, Embedded, Ranked, Tokenized, Failed)
 """With one of these a task ends."""
 _EVENTS: Final[dict[str, type[Event]]] = {
-    c.kind: c for c in (Started, Piece, Call, Finished, Embedded, Tokenized, Failed)
+    c.kind: c for c in (Started, Piece, Call, Finished, Embedded, Ranked, Tokenized, Failed)
 }
 
 
@@ -367,7 +421,7 @@ def event_from_document(document: dict[str, Any]) -> Event:
     """
     fields = dict(document)
     kind = _EVENTS[fields.pop("kind")]
-    for key in ("context", "logprobs", "vectors", "tokens"):
+    for key in ("context", "logprobs", "vectors", "scores", "tokens"):
         if key in fields:
             fields[key] = tuple(fields[key])
     return kind(**fields)
@@ -385,6 +439,13 @@ class WorkerSpec:
         num_batch: Prompt tokens per step.
         num_gpu: Layers on a GPU; -1 lets the engine choose.
         template: A Jinja chat template that replaces the GGUF's own.
+        kv_type: Type of keys and values: ``f16``, ``q8_0`` or ``q4_0``.
+        flash_attention: ``auto``, ``on`` or ``off``.
+        main_gpu: The GPU that holds everything where ``split_mode`` is ``none``.
+        split_mode: ``none``, ``layer`` or ``row``.
+        tensor_split: Shares of several GPUs; empty: by their free memory.
+        prompt_cache: Bytes for prompts whose sequence another one took, and never more than all
+            sequences' keys and values take; 0 keeps none.
     """
 
     model_path: str
@@ -394,6 +455,12 @@ class WorkerSpec:
     num_batch: int = 512
     num_gpu: int = -1
     template: str | None = None
+    kv_type: str = "f16"
+    flash_attention: str = "auto"
+    main_gpu: int = 0
+    split_mode: str = "layer"
+    tensor_split: tuple[float, ...] = ()
+    prompt_cache: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +473,8 @@ class WorkerReady:
         context_length: Tokens of context per sequence, as the engine made it.
         model_bytes: Weights in memory.
         kv_bytes: Key/value cache in memory.
+        copied_bytes: Of the weights, what is not mapped from the file.
+        device_bytes: Of everything, what lies on accelerators.
         sandbox: The report of :mod:`runtime.sandbox`, as a JSON object.
         engine: Name, version and instruction flags, for people.
     """
@@ -417,3 +486,5 @@ class WorkerReady:
     kv_bytes: int
     sandbox: dict[str, Any] = field(default_factory=dict, hash=False)
     engine: str = ""
+    copied_bytes: int = 0
+    device_bytes: int = 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +19,7 @@ from schemas import errors, limits
 from schemas.errors import Cancelled, PromptTooLong, SealiftError, WorkerFailed
 
 # Ollama's words, which its clients look for.
-_TOO_LONG: Final = "the prompt is longer than the context length currently available to the model"
+TOO_LONG: Final = "the prompt is longer than the context length currently available to the model"
 _SMALL_BYTES: Final = 16 * 1024  # below the mark at which asyncio holds writers up (64 KiB)
 _HEADERS: Final = {"Cache-Control": "no-cache"}
 
@@ -49,46 +50,69 @@ async def answer(
         SealiftError: Before the first byte, or after it: see :class:`Stream`.
     """
     arrived = time.monotonic_ns()
-    model = await backend.to_serve(request.reference, request.name)
-    check_capabilities(request, model)
-    spec = backend.spec(model, request.options)
     pieces: list[Piece | Call] = []
     stream: Stream | None = None
     finished: Finished | None = None
-    async with backend.scheduler.lease(model, spec, request.keep_alive_ms) as lease:
-        job = make_job(request, model, lease.job_id)
+    async with turn(backend, request) as events:
         load_ns = time.monotonic_ns() - arrived
-        async with aclosing(lease.run(job)) as events:
-            async for event in events:
-                if isinstance(event, Piece | Call):
-                    if not request.stream:
-                        pieces.append(event)
-                        continue
-                    if stream is None:
-                        stream = await _open(http, reply)
-                    data = reply.piece(event) if isinstance(event, Piece) else reply.call(event)
-                    if data:
-                        await write(http, stream.response, data)
-                elif isinstance(event, Started):
-                    reply.started(event)
-                elif isinstance(event, Finished):
-                    finished = event
-                else:
-                    raise_if_failed(event, too_long=_TOO_LONG)
-    if finished is None:
-        raise WorkerFailed("the worker ended an answer without a last word")
-    if finished.reason == "cancelled":
-        raise Cancelled("the answer was cancelled")
+        async for event in events:
+            if isinstance(event, Piece | Call):
+                if not request.stream:
+                    pieces.append(event)
+                    continue
+                if stream is None:
+                    stream = await open_stream(http, reply)
+                data = reply.piece(event) if isinstance(event, Piece) else reply.call(event)
+                if data:
+                    await write(http, stream.response, data)
+            elif isinstance(event, Started):
+                reply.started(event)
+            elif isinstance(event, Finished):
+                finished = event
+            else:
+                raise_if_failed(event, too_long=TOO_LONG)
+    finished = complete(finished)
     timing = Timing(time.monotonic_ns() - arrived, load_ns)
     if not request.stream:
         return web.Response(
             body=reply.whole(pieces, finished, timing), headers={"Content-Type": JSON}
         )
     if stream is None:
-        stream = await _open(http, reply)
+        stream = await open_stream(http, reply)
     await write(http, stream.response, reply.closing(finished, timing))
     await stream.response.write_eof()
     return stream.response
+
+
+@asynccontextmanager
+async def turn(backend: Backend, request: Generation) -> AsyncIterator[AsyncIterator[Event]]:
+    """Wait until it is this request's turn; inside, what the worker says to it.
+
+    Raises:
+        SealiftError: The model is not there, cannot do it or could not be loaded; or the queue is
+            full.
+    """
+    model = await backend.to_serve(request.reference, request.name)
+    check_capabilities(request, model)
+    spec = backend.spec(model, request.options)
+    async with backend.scheduler.lease(model, spec, request.keep_alive_ms) as lease:
+        job = make_job(request, model, lease.job_id)
+        async with aclosing(lease.run(job)) as events:
+            yield events
+
+
+def complete(finished: Finished | None) -> Finished:
+    """The last word of an answer that nobody broke off.
+
+    Raises:
+        WorkerFailed: There was none.
+        Cancelled: Somebody did.
+    """
+    if finished is None:
+        raise WorkerFailed("the worker ended an answer without a last word")
+    if finished.reason == "cancelled":
+        raise Cancelled("the answer was cancelled")
+    return finished
 
 
 async def load_or_unload(
@@ -111,7 +135,8 @@ async def load_or_unload(
     return web.Response(body=body, headers={"Content-Type": JSON})
 
 
-async def _open(http: web.Request, reply: Answer) -> Stream:
+async def open_stream(http: web.Request, reply: Answer) -> Stream:
+    """Send the status and what a stream begins with; from here on errors are part of it."""
     response = web.StreamResponse(headers={"Content-Type": reply.stream_type, **_HEADERS})
     stream = Stream(response, reply)
     await response.prepare(http)

@@ -12,17 +12,17 @@ import time
 from array import array
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from registry.reference import Reference
-from runtime.messages import LAST, Chat, Embed, Embedded, Event, Task, Text, Tokenize, Tokenized
+from runtime.messages import LAST, Chat, Embed, Embedded, Event, Rank, Text, Tokenize, Tokenized
 from runtime.options import NO_OPTIONS, Options, parse_options
 from runtime.server.answering import raise_if_failed
 from runtime.server.backend import Backend
 from runtime.server.body import Fields
 from runtime.server.ollama import message, parse_keep_alive
-from runtime.server.requests import Timing, parse_model
+from runtime.server.requests import COMPLETION, Timing, parse_model
 from schemas import limits
 from schemas.errors import NotFound, UnsupportedRequest, UsageError, WorkerFailed
 
@@ -43,7 +43,7 @@ class Wanted:
 
     name: str
     reference: Reference
-    task: Embed | Tokenize
+    task: Embed | Rank | Tokenize
     dimensions: int | None = None
     options: Options = NO_OPTIONS
     keep_alive_ms: int | None = None
@@ -175,23 +175,19 @@ async def run_task(backend: Backend, wanted: Wanted) -> tuple[Event, Timing]:
         model = await backend.to_serve(wanted.reference, wanted.name)
     except NotFound:
         raise NotFound(f'model "{wanted.name}" not found, try pulling it first') from None
+    if isinstance(wanted.task, Rank) and COMPLETION in model.capabilities:
+        raise UnsupportedRequest(f'"{wanted.name}" does not support reranking')
     spec = backend.spec(model, wanted.options)
     async with backend.scheduler.lease(model, spec, wanted.keep_alive_ms) as lease:
         load_ns = time.monotonic_ns() - arrived
         if isinstance(wanted.task, Embed) and not wanted.task.texts:
             return Embedded(0, (), 0), Timing(time.monotonic_ns() - arrived, load_ns)
-        async with aclosing(lease.run(_numbered(wanted.task, lease.job_id))) as events:
+        async with aclosing(lease.run(replace(wanted.task, id=lease.job_id))) as events:
             async for event in events:
                 raise_if_failed(event)
                 if isinstance(event, LAST):
                     return event, Timing(time.monotonic_ns() - arrived, load_ns)
     raise WorkerFailed("the worker ended a task without a last word")
-
-
-def _numbered(task: Embed | Tokenize, number: int) -> Task:
-    if isinstance(task, Embed):
-        return Embed(number, task.texts, truncate=task.truncate)
-    return Tokenize(number, task.prompt, task.tokens)
 
 
 # -- answers ------------------------------------------------------------------------------------

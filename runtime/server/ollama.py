@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
-from runtime.messages import Call, Chat, Finished, Message, Piece, Role, Started, Text
+from runtime.messages import Call, Chat, Finished, Image, Message, Piece, Role, Started, Text
 from runtime.options import Options, parse_options
 from runtime.server.body import Fields
+from runtime.server.images import from_base64
 from runtime.server.requests import (
     ANY_OBJECT,
     INSERT,
@@ -25,6 +26,7 @@ from runtime.server.requests import (
     Timing,
     ToolCall,
     check_template,
+    image_needs,
     parse_model,
     schema_text,
     tools_of,
@@ -62,19 +64,21 @@ def parse_generate(body: dict[str, Any]) -> Generation:
     context = _context(fields)
     if raw and (system or template or context):
         raise UsageError("raw mode does not support template, system, or context")
-    _refuse_images(fields)
+    images = _images(fields)
     suffix = fields.text("suffix") or ""
     if suffix:
         needs |= {INSERT}
+    if images and (raw or suffix):
+        raise UnsupportedRequest("images need a chat template: not with raw or suffix")
     text = fields.text("prompt") or ""
     prompt: Chat | Text | None = None
     if text and (raw or suffix):
         prompt = Text(text, special=raw, context=context, suffix=suffix)
     elif text:
-        turns = (Message("system", system),) if system else ()
-        prompt = Chat(
-            (*turns, Message("user", text)), template=check_template(template), context=context
-        )
+        turns: tuple[Message, ...] = (Message("system", system),) if system else ()
+        turns = (*turns, Message("user", text, images=images))
+        needs |= image_needs(turns)
+        prompt = Chat(turns, template=check_template(template), context=context)
     return Generation(
         name=name,
         reference=reference,
@@ -106,6 +110,7 @@ def parse_chat(body: dict[str, Any]) -> Generation:
     if tools:
         needs |= {TOOLS}
     messages = tuple(message(entry) for entry in _bounded(fields.objects("messages")))
+    needs |= image_needs(messages)
     return Generation(
         name=name,
         reference=reference,
@@ -194,9 +199,12 @@ def _format(fields: Fields) -> str:
     raise UsageError(f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
 
 
-def _refuse_images(fields: Fields) -> None:
-    if fields.items("images"):
-        raise UnsupportedRequest("this version does not take images yet")
+def _images(fields: Fields) -> tuple[Image, ...]:
+    """Base64, each; they stand before the text."""
+    items = fields.items("images")
+    if not all(isinstance(item, str) for item in items):
+        raise UsageError(f'"{fields.name("images")}" must be an array of base64 strings')
+    return tuple(map(from_base64, items))
 
 
 def _bounded(entries: list[Fields]) -> list[Fields]:
@@ -210,13 +218,12 @@ def message(fields: Fields) -> Message:
 
     Raises:
         UsageError: A field is wrong.
-        UnsupportedRequest: It has images.
+        UnsupportedRequest: It has images of a kind that is not taken.
     """
     given = fields.text("role")
     role = _ROLES.get(given or "")
     if role is None:
         raise UsageError(f"invalid role: {str(given)[:40]!r}, must be one of {', '.join(_ROLES)}")
-    _refuse_images(fields)
     calls = [_tool_call(call) for call in fields.objects("tool_calls")]
     return Message(
         role=role,
@@ -225,6 +232,7 @@ def message(fields: Fields) -> Message:
         tool_calls=tuple(calls),
         tool_name=fields.text("tool_name"),
         tool_call_id=fields.text("tool_call_id"),
+        images=_images(fields),
     )
 
 

@@ -6,17 +6,20 @@ done here is refused, never left out in silence. Answers: :mod:`runtime.server.o
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from runtime.messages import Chat, Message, Role, Text
 from runtime.options import Options, parse_options, parse_stop
 from runtime.server.body import Fields, parse_body
+from runtime.server.images import Content
 from runtime.server.requests import (
     ANY_OBJECT,
     INSERT,
     THINKING,
     TOOLS,
     Generation,
+    image_needs,
     parse_model,
     schema_text,
     tools_of,
@@ -24,16 +27,16 @@ from runtime.server.requests import (
 from schemas import limits
 from schemas.errors import MalformedDocument, UnsupportedRequest, UsageError
 
-_ROLES: Final[dict[str, Role]] = {
+ROLES: Final[dict[str, Role]] = {
     "system": "system",
     "developer": "system",  # what newer clients call it
     "user": "user",
     "assistant": "assistant",
     "tool": "tool",
 }
-_EFFORTS: Final = ("minimal", "low", "medium", "high", "xhigh")
+EFFORTS: Final = ("minimal", "low", "medium", "high", "xhigh")
 # The same under both names: bounds as in the API reference.
-_NUMBERS: Final = {
+NUMBERS: Final = {
     "temperature": (0, 2),
     "top_p": (0, 1),
     "frequency_penalty": (-2, 2),
@@ -58,8 +61,10 @@ def parse_chat(body: dict[str, Any]) -> Generation:
         raise UsageError("[] is too short - 'messages'")
     if len(entries) > limits.MAX_MESSAGES:
         raise UsageError(f'"messages" has more than {limits.MAX_MESSAGES} entries')
+    messages = tuple(_message(entry) for entry in entries)
     tools, must_call = _tools(fields)
-    think, needs = _effort(fields)
+    think, needs = effort_of(fields, "reasoning_effort")
+    needs |= image_needs(messages) | ({TOOLS} if tools else set())
     logprobs = fields.flag("logprobs", default=False)
     top = fields.integer("top_logprobs", 0, limits.TOP_LOGPROBS)
     if top is not None and not logprobs:
@@ -68,7 +73,7 @@ def parse_chat(body: dict[str, Any]) -> Generation:
         name=name,
         reference=reference,
         prompt=Chat(
-            tuple(_message(entry) for entry in entries),
+            messages,
             tools=tools,
             must_call=must_call,
             parallel=fields.flag("parallel_tool_calls", default=True),
@@ -76,7 +81,7 @@ def parse_chat(body: dict[str, Any]) -> Generation:
         verb="chat",
         options=_options(fields, logprobs=logprobs, top=top or 0),
         stream=fields.flag("stream", default=False),
-        needs=frozenset(needs | ({TOOLS} if tools else set())),
+        needs=frozenset(needs),
         think=think,
         truncate=False,  # too long is an error here, as in the API reference; never a silent cut
         include_usage=_include_usage(fields),
@@ -84,8 +89,11 @@ def parse_chat(body: dict[str, Any]) -> Generation:
     )
 
 
-def parse_completion(body: dict[str, Any]) -> Generation:
-    """``POST /v1/completions``: the prompt is continued as it stands, without a chat template.
+def parse_completions(body: dict[str, Any]) -> tuple[Generation, ...]:
+    """``POST /v1/completions``: prompts are continued as they stand, without a chat template.
+
+    Returns:
+        A request for each prompt, alike but for that.
 
     Raises:
         UsageError: A field is wrong; subclasses tell how.
@@ -96,23 +104,30 @@ def parse_completion(body: dict[str, Any]) -> Generation:
     best_of = fields.integer("best_of", 1, limits.CHOICES)
     if best_of is not None and best_of > 1:
         raise UnsupportedRequest('"best_of" above 1 is not supported yet')
-    prompt = _prompt(fields.raw("prompt"))
+    prompts = _prompts(fields.raw("prompt"))
     suffix = fields.text("suffix") or ""
     logprobs = fields.integer("logprobs", 0, limits.TOP_LOGPROBS)
     echo = fields.flag("echo", default=False)
     if echo and logprobs is not None:
-        raise UnsupportedRequest('"echo" together with "logprobs" is not supported yet')
-    return Generation(
+        raise UnsupportedRequest('"echo" together with "logprobs" is not supported')
+    if echo and not all(isinstance(prompt, str) for prompt in prompts):
+        raise UnsupportedRequest('"echo" of token ids is not supported')
+    request = Generation(
         name=name,
         reference=reference,
-        prompt=Text(prompt, special=True, suffix=suffix),
+        prompt=None,
         verb="generate",
         options=_options(fields, logprobs=logprobs is not None, top=logprobs or 0),
         stream=fields.flag("stream", default=False),
         needs=frozenset({INSERT} if suffix else ()),
-        echo=prompt if echo else "",
         include_usage=_include_usage(fields),
         truncate=False,
+    )
+    return tuple(
+        replace(request, prompt=Text(prompt, special=True, suffix=suffix), echo=prompt * echo)
+        if isinstance(prompt, str)
+        else replace(request, prompt=Text("", context=prompt, suffix=suffix))
+        for prompt in prompts
     )
 
 
@@ -158,15 +173,20 @@ def _tools(fields: Fields) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]
     return tools, (str(name),)
 
 
-def _effort(fields: Fields) -> tuple[bool | None, set[str]]:
-    effort = fields.text("reasoning_effort")
+def effort_of(fields: Fields, key: str) -> tuple[bool | None, set[str]]:
+    """Whether to think, and what that asks of the model. How hard makes no difference here.
+
+    Raises:
+        UsageError: It is none of the API's words.
+    """
+    effort = fields.text(key)
     if effort is None:
         return None, set()
     if effort == "none":
         return False, set()
-    if effort in _EFFORTS:
+    if effort in EFFORTS:
         return True, {THINKING}
-    raise UsageError(f'"reasoning_effort" must be none or one of {", ".join(_EFFORTS)}')
+    raise UsageError(f'"{fields.name(key)}" must be none or one of {", ".join(EFFORTS)}')
 
 
 def _include_usage(fields: Fields) -> bool:
@@ -174,29 +194,36 @@ def _include_usage(fields: Fields) -> bool:
     return table is not None and table.flag("include_usage", default=False)
 
 
-def _prompt(value: object) -> str:
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, str):
-        return value
+def _prompts(value: object) -> list[str | tuple[int, ...]]:
+    """A text or token ids, or several of them."""
+    if isinstance(value, str) or (isinstance(value, list) and _are_tokens(value)):
+        value = [value]
     if value is None:
         raise UsageError('"prompt" is required')
-    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        raise UnsupportedRequest("several prompts in one request are not supported yet")
-    if isinstance(value, list) and value:
-        raise UnsupportedRequest("prompts of token ids are not supported")
-    raise UsageError('"prompt" must be a string')
+    if not isinstance(value, list) or not value:
+        raise UsageError('"prompt" must be a string, an array of strings or token ids')
+    if len(value) > limits.CHOICES:
+        raise UsageError(f'"prompt" has more than {limits.CHOICES} entries')
+    prompts: list[str | tuple[int, ...]] = []
+    for at, item in enumerate(value):
+        if isinstance(item, str):
+            prompts.append(item)
+        elif isinstance(item, list) and _are_tokens(item) and len(item) <= limits.CONTEXT_TOKENS:
+            prompts.append(tuple(item))
+        else:
+            raise UsageError(f'"prompt[{at}]" must be a string or an array of token ids')
+    return prompts
+
+
+def _are_tokens(items: list[Any]) -> bool:
+    return bool(items) and all(type(item) is int and 0 <= item < 2**31 for item in items)
 
 
 def _options(fields: Fields, *, logprobs: bool, top: int) -> Options:
     choices = fields.integer("n", 1, limits.CHOICES)
     if choices is not None and choices > 1:
         raise UnsupportedRequest('"n" above 1 is not supported yet')
-    wanted: dict[str, Any] = {}
-    for name, (low, high) in _NUMBERS.items():
-        number = fields.number(name, low, high)
-        if number is not None:
-            wanted[name] = number
+    wanted = numbers_of(fields)
     most = fields.integer("max_completion_tokens", 1, limits.CONTEXT_TOKENS)
     older = fields.integer("max_tokens", 1, limits.CONTEXT_TOKENS)
     if most is not None or older is not None:
@@ -216,6 +243,16 @@ def _options(fields: Fields, *, logprobs: bool, top: int) -> Options:
     return Options(sampling)
 
 
+def numbers_of(fields: Fields) -> dict[str, Any]:
+    """The sampling numbers that both of OpenAI's APIs have.
+
+    Raises:
+        UsageError: One is none, or out of its bounds.
+    """
+    found = {name: fields.number(name, *bounds) for name, bounds in NUMBERS.items()}
+    return {name: number for name, number in found.items() if number is not None}
+
+
 def _logit_bias(fields: Fields) -> dict[str, float]:
     table = fields.table("logit_bias")
     if table is None:
@@ -233,32 +270,48 @@ def _logit_bias(fields: Fields) -> dict[str, float]:
 
 
 def _message(fields: Fields) -> Message:
-    role = _ROLES.get(fields.text("role") or "")
+    role = ROLES.get(fields.text("role") or "")
     if role is None:
-        raise UsageError(f'"{fields.name("role")}" must be one of {", ".join(_ROLES)}')
+        raise UsageError(f'"{fields.name("role")}" must be one of {", ".join(ROLES)}')
+    content = _content(fields)
     return Message(
         role=role,
-        content=_content(fields),
+        content=content.text,
         thinking=fields.text("reasoning"),
         tool_calls=tuple(_tool_call(call) for call in fields.objects("tool_calls")),
         tool_name=fields.text("name") if role == "tool" else None,
         tool_call_id=fields.text("tool_call_id"),
+        images=content.images,
     )
 
 
-def _content(fields: Fields) -> str:
+def _content(fields: Fields) -> Content:
+    content = Content()
     if not isinstance(fields.raw("content"), list):
-        return fields.text("content") or ""
-    texts: list[str] = []
+        content.add_text(fields.text("content") or "")
+        return content
     for part in fields.objects("content"):
         kind = part.text("type")
         if kind in ("text", "refusal"):
-            texts.append(part.text(kind) or "")
-        elif kind in ("image_url", "input_audio", "file"):
-            raise UnsupportedRequest(f'message parts of type "{kind}" are not taken yet')
+            content.add_text(part.text(kind) or "")
+        elif kind == "image_url":
+            content.add_url(_image_url(part))
+        elif kind in ("input_audio", "file"):
+            raise UnsupportedRequest(f'message parts of type "{kind}" are not taken')
         else:
             raise UsageError(f'"{part.name("type")}" is not a type of message part')
-    return "\n".join(texts)
+    return content
+
+
+def _image_url(part: Fields) -> str:
+    """``{"url": …}``, or the URL itself as older clients send it."""
+    if isinstance(part.raw("image_url"), str):
+        return str(part.raw("image_url"))
+    table = part.table("image_url")
+    url = table.text("url") if table else None
+    if not url:
+        raise UsageError(f'"{part.name("image_url.url")}" is missing')
+    return url
 
 
 def _tool_call(fields: Fields) -> dict[str, Any]:
@@ -266,11 +319,17 @@ def _tool_call(fields: Fields) -> dict[str, Any]:
     name = function.text("name") if function else None
     if function is None or not name:
         raise UsageError(f'"{fields.name("function.name")}" is missing')
-    text = function.text("arguments") or "{}"
+    return {"function": {"name": name, "arguments": arguments_of(function)}}
+
+
+def arguments_of(fields: Fields) -> dict[str, Any]:
+    """The member ``arguments``: a JSON object in a string.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    text = fields.text("arguments") or "{}"
     try:
-        arguments = parse_body(text.encode("utf-8"))
+        return parse_body(text.encode("utf-8"))
     except (UsageError, MalformedDocument):
-        raise UsageError(
-            f'"{function.name("arguments")}" is not a JSON object in a string'
-        ) from None
-    return {"function": {"name": name, "arguments": arguments}}
+        raise UsageError(f'"{fields.name("arguments")}" is not a JSON object in a string') from None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from registry.reference import Reference
+from runtime.gotemplate import settled
 from runtime.messages import Call, Chat, Finished, Job, Message, Piece, Started, Text
 from runtime.models import Model
 from runtime.options import NO_OPTIONS, Options
@@ -20,12 +20,8 @@ COMPLETION: Final = "completion"
 INSERT: Final = "insert"
 THINKING: Final = "thinking"
 TOOLS: Final = "tools"
+VISION: Final = "vision"
 ANY_OBJECT: Final = '{"type":"object"}'  # JSON mode: any object
-
-# A Go template's actions: a field, a variable or one of its keywords. None of them is Jinja.
-_GO_TEMPLATE: Final = re.compile(
-    r"\{\{-?\s*(?:\.|\$|(?:if|range|with|end|else|template|define|block)\b)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +191,18 @@ class Answer(Protocol):
         ...
 
 
+def image_needs(messages: Sequence[Message]) -> set[str]:
+    """What the pictures of a conversation ask of a model.
+
+    Raises:
+        UsageError: There are too many.
+    """
+    count = sum(len(message.images) for message in messages)
+    if count > limits.IMAGES:
+        raise UsageError(f"more than {limits.IMAGES} images")
+    return {VISION} if count else set()
+
+
 def parse_model(name: str | None) -> tuple[str, Reference]:
     """A request's model name, and what it refers to.
 
@@ -226,14 +234,9 @@ def check_template(template: str | None) -> str | None:
     """A chat template sent with a request.
 
     Raises:
-        UnsupportedRequest: It is a Go template.
+        UnsupportedRequest: It is a Go template, and none of the plain forms that are understood.
     """
-    if template and _GO_TEMPLATE.search(template):
-        raise UnsupportedRequest(
-            "this template is a Go template",
-            why="templates are Jinja here, as in the model files themselves",
-        )
-    return template or None
+    return settled(template) if template else None
 
 
 def check_capabilities(request: Generation, model: Model) -> None:
@@ -245,8 +248,11 @@ def check_capabilities(request: Generation, model: Model) -> None:
     if COMPLETION not in model.capabilities:
         raise UnsupportedRequest(f'"{request.name}" does not support {request.verb}')
     for need in sorted(request.needs):
-        if need not in model.capabilities:
-            raise UnsupportedRequest(f'"{request.name}" does not support {need}')
+        if need in model.capabilities:
+            continue
+        if need == VISION:  # Ollama's words
+            raise UnsupportedRequest("this model is missing data required for image input")
+        raise UnsupportedRequest(f'"{request.name}" does not support {need}')
 
 
 def make_job(request: Generation, model: Model, job_id: int) -> Job:
@@ -261,7 +267,10 @@ def make_job(request: Generation, model: Model, job_id: int) -> Job:
         raise UsageError("there is no prompt")
     if isinstance(prompt, Chat):
         # The model's own template is the worker's already.
-        prompt = replace(prompt, messages=_with_model_messages(prompt, model), think=request.think)
+        think = request.think
+        if think is None and THINKING in model.capabilities:
+            think = True  # as Ollama: a model that can think does, unless told not to
+        prompt = replace(prompt, messages=_with_model_messages(prompt, model), think=think)
     return Job(
         id=job_id,
         prompt=prompt,

@@ -57,7 +57,14 @@ def test_chat(client: openai.OpenAI) -> None:
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     assert text == choice.message.content
     assert chunks[-2].choices[0].finish_reason == choice.finish_reason
-    assert chunks[-1].usage == answer.usage
+    usage = chunks[-1].usage
+    assert usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (
+        answer.usage.prompt_tokens,
+        answer.usage.completion_tokens,
+    )
+    assert usage.prompt_tokens_details
+    assert usage.prompt_tokens_details.cached_tokens
     assert len({(c.id, c.created) for c in chunks}) == 1
 
 

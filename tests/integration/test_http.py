@@ -286,7 +286,7 @@ async def test_tags_and_show(site: Site) -> None:
         "shape": [32, 8],
     }
     assert verbose["system"] == "S"
-    assert 'PARAMETER stop "x"\nPARAMETER top_k 3' in verbose["modelfile"]
+    assert "PARAMETER stop x\nPARAMETER top_k 3" in verbose["modelfile"]
     assert [line.split() for line in verbose["parameters"].splitlines()] == [
         ["stop", '"x"'],
         ["top_k", "3"],
@@ -318,7 +318,8 @@ async def test_v1_chat(site: Site) -> None:
     document = (await site.post("/v1/chat/completions", body)).json()
     assert document["object"] == "chat.completion"
     assert document["choices"][0]["message"] == {"role": "assistant", "content": "one two "}
-    assert document["usage"] == {"prompt_tokens": 2, "completion_tokens": 2, "total_tokens": 4}
+    usage = document["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (2, 2, 4)
     body |= {"stream": True, "stream_options": {"include_usage": True}}
     response = await site.post("/v1/chat/completions", body)
     assert response.headers["content-type"] == "text/event-stream"
@@ -333,6 +334,76 @@ async def test_v1_chat(site: Site) -> None:
     assert found[-2]["usage"]["total_tokens"] == 4
     assert found[-1] == "[DONE]"
     assert len({event["id"] for event in found[:-1]}) == 1
+
+
+async def test_v1_completions_of_several_prompts(site: Site) -> None:
+    tokens = [ord(letter) for letter in "e f"]
+    body: dict[str, Any] = {"model": "tiny", "prompt": ["a b", "c d", tokens], "max_tokens": 2}
+    document = (await site.post("/v1/completions", body)).json()
+    choices = document["choices"]
+    assert [choice["text"] for choice in choices] == ["a b ", "c d ", "e f "]
+    assert [choice["index"] for choice in choices] == [0, 1, 2]
+    assert document["usage"]["total_tokens"] == 12
+    body |= {"stream": True, "stream_options": {"include_usage": True}}
+    found = events(await site.post("/v1/completions", body))
+    texts = ["", "", ""]
+    for event in found[:-2]:
+        choice = event["choices"][0]
+        texts[choice["index"]] += choice["text"]
+    assert texts == ["a b ", "c d ", "e f "]
+    assert found[-2]["usage"]["total_tokens"] == 12
+    assert found[-1] == "[DONE]"
+    assert sum(e["choices"][0]["finish_reason"] == "stop" for e in found[:-2]) == 3
+
+
+async def test_one_of_several_prompts_fails(site: Site) -> None:
+    site.machine.pace.clear()
+    for stream in (False, True):
+        body = {"model": "tiny", "prompt": ["a b", "c d"], "stream": stream}
+        answer = asyncio.create_task(site.post("/v1/completions", body))
+        await until(lambda: running(site) == 1)
+        site.machine.alive[0].die()
+        document = (await answer).json()
+        assert document["error"]["message"].startswith("the worker died")
+    assert running(site) == 0
+
+
+async def test_a_client_of_several_prompts_goes_away(site: Site) -> None:
+    site.machine.pace.clear()
+    body = {"model": "tiny", "prompt": ["a b", "c d"]}
+    answer = asyncio.create_task(site.post("/v1/completions", body))
+    await until(lambda: running(site) == 1)
+    answer.cancel()
+    await until(lambda: running(site) == 0 and site.scheduler.waiting == 0)
+
+
+async def test_v1_responses(site: Site) -> None:
+    body: dict[str, Any] = {"model": "tiny", "instructions": "x", "input": "one two"}
+    document = (await site.post("/v1/responses", body)).json()
+    assert document["object"] == "response"
+    assert document["output"][0]["content"][0]["text"] == "one two "
+    response = await site.post("/v1/responses", {**body, "stream": True})
+    assert response.headers["content-type"] == "text/event-stream"
+    assert "event: response.completed\n" in response.text
+    counted = (await site.post("/v1/responses/input_tokens", body)).json()
+    assert counted == {"object": "response.input_tokens", "input_tokens": len("> one two")}
+    for method in ("GET", "DELETE"):
+        gone = await site.client.request(method, f"/v1/responses/{document['id']}")
+        assert gone.status_code == 404
+        assert "responses are not kept here" in gone.json()["error"]["message"]
+    again = {**body, "previous_response_id": document["id"]}
+    refused = await site.post("/v1/responses", again)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "unsupported"
+
+
+async def test_rerank_needs_a_model_for_it(site: Site) -> None:
+    body = {"model": "tiny", "query": "a", "documents": ["b"]}
+    for path in ("/v1/rerank", "/v1/reranking", "/rerank", "/reranking"):
+        response = await site.post(path, body)
+        assert response.status_code == 400
+        assert '"tiny" does not support reranking' in json.dumps(response.json()).replace("\\", "")
+    assert site.machine.starts == 0, "no model was loaded for that"
 
 
 async def test_v1_completions(site: Site) -> None:

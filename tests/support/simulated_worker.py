@@ -16,6 +16,8 @@ from runtime.messages import (
     Finished,
     Job,
     Piece,
+    Rank,
+    Ranked,
     Started,
     Task,
     Tokenize,
@@ -59,6 +61,11 @@ class SimulatedWorker:
     async def run(self, task: Task) -> AsyncGenerator[Event, None]:
         if isinstance(task, Embed):  # a text's vector: its length, and that of its first word
             yield Embedded(task.id, tuple(map(_vector, task.texts)), sum(map(len, task.texts)))
+            return
+        if isinstance(task, Rank):  # a text's score: how many words of the query it has
+            words = set(task.query.split())
+            scores = tuple(float(len(words & set(text.split()))) for text in task.texts)
+            yield Ranked(task.id, scores, sum(map(len, task.texts)))
             return
         if isinstance(task, Tokenize):  # a token is a character
             yield Tokenized(task.id, *_tokens(task))
@@ -152,5 +159,8 @@ def _tokens(task: Tokenize) -> tuple[tuple[int, ...], str]:
 
 
 def _words(job: Job) -> list[str]:
-    text = job.prompt.messages[-1].content if isinstance(job.prompt, Chat) else job.prompt.text
+    if isinstance(job.prompt, Chat):
+        text = job.prompt.messages[-1].content
+    else:  # a token is a character
+        text = "".join(map(chr, job.prompt.context)) + job.prompt.text
     return [f"{word} " for word in text.split()]

@@ -1,4 +1,4 @@
-"""Texts to vectors: a context of its own, made when first needed, many texts per decode.
+"""Texts to vectors, or to scores: a context of its own, made when needed, many texts per decode.
 
 A pooled vector needs all tokens of its text in one microbatch of llama.cpp, so batch, microbatch
 and context have one size.
@@ -7,36 +7,45 @@ and context have one size.
 from __future__ import annotations
 
 import base64
+import math
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from runtime.engine.llama.batch import Batch
 from runtime.engine.llama.loading import Model
-from runtime.messages import Embed, Embedded, Event, Failed
+from runtime.engine.llama.ranking import Pairs
+from runtime.messages import Embed, Embedded, Event, Failed, Rank, Ranked
 from schemas import limits
-from schemas.errors import PromptTooLong, SealiftError, UsageError, WorkerFailed
+from schemas.errors import (
+    PromptTooLong,
+    SealiftError,
+    UnsupportedRequest,
+    UsageError,
+    WorkerFailed,
+)
 
 _SEQUENCES: Final = 64
 _POOLED: Final = (
     lib.LLAMA_POOLING_TYPE_MEAN,
     lib.LLAMA_POOLING_TYPE_CLS,
     lib.LLAMA_POOLING_TYPE_LAST,
+    lib.LLAMA_POOLING_TYPE_RANK,
 )
 
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    job: Embed
+    job: Embed | Rank
     texts: list[list[int]]
-    vectors: list[str] = field(default_factory=list)
+    results: list[Any] = field(default_factory=list)  # vectors or scores, as many as are done
 
 
 class Embedder:
-    """Embeds texts of one model.
+    """Embeds texts of one model; or ranks them, if it was made for that.
 
     Args:
         model: Loaded. One that was made to generate text gets the mean of its last layer.
@@ -61,7 +70,11 @@ class Embedder:
         self._batch = Batch(rows)
         self._width: int = lib.llama_model_n_embd(model.pointer)
         self._queue: deque[_Request] = deque()
-        if lib.llama_pooling_type(self._context) not in _POOLED:
+        pooling = lib.llama_pooling_type(self._context)
+        self._ranking: Pairs | None = None
+        if pooling == lib.LLAMA_POOLING_TYPE_RANK:
+            self._ranking = Pairs(model.vocabulary, model.template_named("rerank"))
+        if pooling not in _POOLED:
             self.close()
             raise UsageError("the model makes no embeddings")
 
@@ -70,10 +83,15 @@ class Embedder:
         """Whether :meth:`step` has anything to do."""
         return bool(self._queue)
 
-    def submit(self, job: Embed) -> list[Event]:
+    def submit(self, job: Embed | Rank) -> list[Event]:
         """Queue a job; what it fails of comes out at once."""
         try:
-            texts = [self._tokens(text, truncate=job.truncate) for text in job.texts]
+            if isinstance(job, Rank):
+                texts = self._pairs(job)
+            elif self._ranking is not None:
+                raise UnsupportedRequest("the model ranks texts, it does not embed them")
+            else:
+                texts = [self._tokens(text, truncate=job.truncate) for text in job.texts]
         except SealiftError as error:
             return [failed(job.id, error)]
         self._queue.append(_Request(job, texts))
@@ -89,17 +107,18 @@ class Embedder:
     def step(self) -> list[Event]:
         """Decode as many texts of the first job as fit at once."""
         request = self._queue[0]
-        ahead = request.texts[len(request.vectors) :]
+        ahead = request.texts[len(request.results) :]
         try:
-            request.vectors += self._embed(ahead) if ahead else []
+            request.results += self._embed(ahead) if ahead else []
         except WorkerFailed as error:
             self._queue.popleft()
             return [failed(request.job.id, error)]
-        if len(request.vectors) < len(request.texts):
+        if len(request.results) < len(request.texts):
             return []
         self._queue.popleft()
         tokens = sum(map(len, request.texts))
-        return [Embedded(request.job.id, tuple(request.vectors), tokens)]
+        kind = Embedded if self._ranking is None else Ranked
+        return [kind(request.job.id, tuple(request.results), tokens)]
 
     def close(self) -> None:
         """Free the context."""
@@ -120,8 +139,14 @@ class Embedder:
         last = tokens[-1:] if tokens[-1] in (self._vocabulary.eos, self._vocabulary.sep) else []
         return tokens[: self._rows - len(last)] + last
 
-    def _embed(self, texts: list[list[int]]) -> list[str]:
-        """The vectors of the first texts, as many as fit, each of length 1."""
+    def _pairs(self, job: Rank) -> list[list[int]]:
+        if self._ranking is None:
+            raise UnsupportedRequest("the model does not rank texts")
+        pair = self._ranking.tokens
+        return [pair(job.query, x, self._rows, truncate=job.truncate) for x in job.texts]
+
+    def _embed(self, texts: list[list[int]]) -> list[Any]:
+        """What comes of the first texts, as many as fit: vectors of length 1, or scores."""
         row = count = 0
         batch = self._batch
         for tokens in texts[:_SEQUENCES]:
@@ -138,12 +163,17 @@ class Embedder:
         code = lib.llama_decode(self._context, batch.view(0, row))
         if code != 0:
             raise WorkerFailed("the engine cannot embed", why=f"llama_decode gave {code}")
-        return [self._vector(sequence) for sequence in range(count)]
+        return [self._result(sequence) for sequence in range(count)]
 
-    def _vector(self, sequence: int) -> str:
+    def _result(self, sequence: int) -> str | float:
         pointer = lib.llama_get_embeddings_seq(self._context, sequence)
         if not pointer:
             raise WorkerFailed("the engine gave no embedding")
+        if self._ranking is not None:
+            score = float(pointer[0])  # what follows, if anything, is other classes
+            if not math.isfinite(score):
+                raise WorkerFailed("the engine gave no score")
+            return score
         vector = np.ctypeslib.as_array(pointer, (self._width,)).astype("<f4")
         length = float(np.linalg.norm(vector))
         return base64.b64encode((vector / length if length else vector).tobytes()).decode()

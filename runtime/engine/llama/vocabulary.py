@@ -25,6 +25,8 @@ class Vocabulary:
         self.eos: int = lib.llama_vocab_eos(self._vocab)
         self.sep: int = lib.llama_vocab_sep(self._vocab)
         self.add_bos: bool = lib.llama_vocab_get_add_bos(self._vocab)
+        self.add_eos: bool = lib.llama_vocab_get_add_eos(self._vocab)
+        self.add_sep: bool = lib.llama_vocab_get_add_sep(self._vocab)
         self.infill: tuple[int, int, int] = (
             lib.llama_vocab_fim_pre(self._vocab),
             lib.llama_vocab_fim_suf(self._vocab),

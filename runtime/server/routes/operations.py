@@ -8,6 +8,9 @@ from runtime.access.roles import Role
 from runtime.server.exchange import BACKEND, json_response
 from runtime.server.governance import GOVERNANCE
 from runtime.server.metrics import gauges
+from runtime.server.openapi import Operation, described
+from runtime.server.openapi import operations as shapes
+from runtime.server.openapi.shapes import JSON, STRING, TEXT
 from runtime.server.readiness import READINESS
 from schemas.errors import SealiftError
 
@@ -20,11 +23,20 @@ def add_routes(router: web.UrlDispatcher) -> None:
     router.add_get("/api/sealift/egress", _egress, allow_head=False)
 
 
+@described(Operation("Whether the process runs", gives={JSON: shapes.HEALTH}))
 async def _healthz(_: web.Request) -> web.Response:
     """The process runs and its event loop turns."""
     return json_response({"status": "ok"})
 
 
+@described(
+    Operation(
+        "Whether requests can be answered",
+        gives={JSON: shapes.READY},
+        query={"generate": STRING},
+        statuses={200: "Ready.", 503: "Not ready."},
+    )
+)
 async def _readyz(request: web.Request) -> web.Response:
     """The store answers too, requests are taken, and a model generates if one is named."""
     backend, governance = request.app[BACKEND], request.app[GOVERNANCE]
@@ -49,6 +61,12 @@ async def _readyz(request: web.Request) -> web.Response:
     return json_response(document | {"status": "not ready"} | verdict, status=503)
 
 
+@described(
+    Operation(
+        "Figures for Prometheus",
+        gives={TEXT: STRING, "application/openmetrics-text": STRING},
+    )
+)
 async def _metrics(request: web.Request) -> web.Response:
     """For Prometheus: text, or OpenMetrics where it asks for that."""
     backend, metrics = request.app[BACKEND], request.app[GOVERNANCE].metrics
@@ -58,5 +76,6 @@ async def _metrics(request: web.Request) -> web.Response:
     return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
 
 
+@described(Operation("Try every way out of every process", gives={JSON: shapes.EGRESS}))
 async def _egress(request: web.Request) -> web.Response:
     return json_response(await request.app[BACKEND].egress())

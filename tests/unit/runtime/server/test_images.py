@@ -77,7 +77,8 @@ def test_any_bytes(data: bytes) -> None:
         try:
             from_base64(b64(head + data))
         except SealiftError as error:
-            assert error.http_status == 400
+            status = error.http_status
+            assert status == 400
 
 
 def test_pictures_keep_their_place() -> None:
@@ -104,7 +105,11 @@ def requests() -> list[Generation]:
     text = {"type": "text", "text": "What is it?"}
 
     def say(content: Any) -> dict[str, Any]:
-        return {"model": "tiny", "max_tokens": 5, "messages": [{"role": "user", "content": content}]}
+        return {
+            "model": "tiny",
+            "max_tokens": 5,
+            "messages": [{"role": "user", "content": content}],
+        }
 
     native: dict[str, Any] = say("What is it?")
     native["messages"][0]["images"] = [PNG]
@@ -152,6 +157,8 @@ def test_the_number_of_pictures_is_bounded() -> None:
         ollama.parse_chat(
             {
                 "model": "m",
-                "messages": [{"role": "user", "content": "", "images": [PNG] * (limits.IMAGES + 1)}],
+                "messages": [
+                    {"role": "user", "content": "", "images": [PNG] * (limits.IMAGES + 1)}
+                ],
             }
         )

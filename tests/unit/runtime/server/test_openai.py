@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.messages import Call, Chat, Finished, Message, Piece, Text, task_document
-from runtime.server.openai import parse_chat, parse_completion
+from runtime.server.openai import parse_chat, parse_completions
 from runtime.server.openai_answers import OpenAIAnswer, error_document
 from runtime.server.requests import Generation, Timing, make_job
 from schemas.errors import (
@@ -71,7 +71,7 @@ def test_any_chat_body(body: dict[str, Any]) -> None:
 
 @given(bodies(COMPLETION))
 def test_any_completion_body(body: dict[str, Any]) -> None:
-    _check(parse_completion, body)
+    _check(parse_completions, body)
 
 
 @given(st.lists(JSON, max_size=3))
@@ -81,8 +81,9 @@ def test_any_messages(messages: list[Any]) -> None:
 
 def _check(parse: Any, body: dict[str, Any]) -> None:
     try:
-        request: Generation = parse(body)
-        json.dumps(task_document(make_job(request, model(), 1)))
+        found = parse(body)
+        for request in found if isinstance(found, tuple) else [found]:
+            json.dumps(task_document(make_job(request, model(), 1)))
     except SealiftError as error:
         status = error.http_status
         assert 400 <= status < 500
@@ -201,27 +202,45 @@ def test_tools_and_the_choice_of_none() -> None:
     ("change", "text"),
     [
         ({"prompt": None}, '"prompt" is required'),
-        ({"prompt": ["a", "b"]}, "several prompts in one request are not supported yet"),
-        ({"prompt": [1, 2]}, "prompts of token ids are not supported"),
-        ({"prompt": {}}, '"prompt" must be a string'),
+        ({"prompt": {}}, '"prompt" must be a string, an array of strings or token ids'),
+        ({"prompt": []}, '"prompt" must be a string, an array of strings or token ids'),
+        ({"prompt": ["a", 1]}, '"prompt[1]" must be a string or an array of token ids'),
+        ({"prompt": [[1], [True]]}, '"prompt[1]" must be a string or an array of token ids'),
+        ({"prompt": [-1]}, '"prompt[0]" must be a string or an array of token ids'),
+        ({"prompt": ["a"] * 129}, '"prompt" has more than 128 entries'),
         ({"best_of": 2}, '"best_of" above 1 is not supported yet'),
-        ({"echo": True}, '"echo" together with "logprobs" is not supported yet'),
+        ({"echo": True}, '"echo" together with "logprobs" is not supported'),
+        (
+            {"prompt": [1], "echo": True, "logprobs": None},
+            '"echo" of token ids is not supported',
+        ),
     ],
 )
 def test_completion_refusals(change: dict[str, Any], text: str) -> None:
     with pytest.raises(SealiftError) as caught:
-        parse_completion({**COMPLETION, **change})
+        parse_completions({**COMPLETION, **change})
     assert caught.value.line() == text
 
 
 def test_a_completion_continues_the_bare_text() -> None:
-    request = parse_completion({**COMPLETION, "prompt": ["Hi"]})
+    (request,) = parse_completions({**COMPLETION, "prompt": ["Hi"]})
     assert request.prompt == Text("Hi", special=True)
+
+
+def test_several_prompts_and_token_ids() -> None:
+    requests = parse_completions({**COMPLETION, "prompt": ["Hi", [1, 2]]})
+    assert [request.prompt for request in requests] == [
+        Text("Hi", special=True),
+        Text("", context=(1, 2)),
+    ]
+    (request,) = parse_completions({**COMPLETION, "prompt": [7, 8]})
+    assert request.prompt == Text("", context=(7, 8))
+    assert request.options.sampling["num_predict"] == 3
     assert request.options.sampling["top_logprobs"] == 1
 
 
 def _answer(body: dict[str, Any], *, chat: bool) -> OpenAIAnswer:
-    request = parse_chat(body) if chat else parse_completion(body)
+    request = parse_chat(body) if chat else parse_completions(body)[0]
     return OpenAIAnswer(request, chat=chat, answer_id="7", created=123)
 
 
@@ -265,7 +284,13 @@ def test_a_chat_stream() -> None:
     }
     assert last["choices"] == [{"index": 0, "delta": {}, "finish_reason": "stop"}]
     assert usage["choices"] == []
-    assert usage["usage"] == {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+    assert usage["usage"] == {
+        "prompt_tokens": 5,
+        "completion_tokens": 7,
+        "total_tokens": 12,
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
     assert end == "data: [DONE]"
 
 
