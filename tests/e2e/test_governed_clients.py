@@ -108,14 +108,19 @@ def test_openai(site: Site) -> None:
 
 def test_ollama(site: Site) -> None:
     headers = {"Authorization": f"Bearer {site.key}"}
-    client = ollama.Client(site.server.url, headers=headers, verify=site.context, trust_env=False)
-    pieces = client.chat(NAME, ASK, options={"temperature": 0, "num_predict": 12}, stream=True)
-    assert "Paris" in "".join(piece.message.content or "" for piece in pieces)
-    with pytest.raises(ollama.ResponseError) as forbidden:
-        client.delete(NAME)
+    options = {"temperature": 0, "num_predict": 12}
+    with ollama.Client(
+        site.server.url, headers=headers, verify=site.context, trust_env=False
+    ) as client:
+        pieces = client.chat(NAME, ASK, options=options, stream=True)
+        assert "Paris" in "".join(piece.message.content or "" for piece in pieces)
+        with pytest.raises(ollama.ResponseError) as forbidden:
+            client.delete(NAME)
     assert forbidden.value.status_code == 403
-    stranger = ollama.Client(site.server.url, verify=site.context, trust_env=False)
-    with pytest.raises(ollama.ResponseError) as refused:
+    with (
+        ollama.Client(site.server.url, verify=site.context, trust_env=False) as stranger,
+        pytest.raises(ollama.ResponseError) as refused,
+    ):
         stranger.list()
     assert refused.value.status_code == 401
 
