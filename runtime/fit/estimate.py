@@ -30,7 +30,7 @@ _STREAMS: Final = 7  # hidden states that live at one time, measured
 _HALVES: Final = 2  # of a feed-forward block
 # Measured: interpreter, NumPy, the engine's library and the frames in flight; per token its text in
 # the engine and here; per merge its entry in the engine's table.
-_PROCESS: Final = 96 * limits.MIB
+_PROCESS: Final = 56 * limits.MIB
 _PER_TOKEN: Final = 320
 _PER_MERGE: Final = 160
 

@@ -128,7 +128,8 @@ def _groups(root: Path, stack: ExitStack) -> Iterator[_Group]:
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0":
-            mount, names = _CGROUPS, ("memory.max", "memory.high")
+            mount = _CGROUPS
+            names: tuple[str, ...] = ("memory.max", "memory.high")
             usage = "memory.current"
         elif "memory" in controllers.split(","):
             mount, names = _CGROUPS / "memory", ("memory.limit_in_bytes",)

@@ -234,9 +234,11 @@ function conclude(shown, text, last, failed, stopped) {
     const rate = last.eval_count / (last.eval_duration / 1e9);
     remarks.push(`${last.eval_count} tokens, ${rate.toFixed(rate < 10 ? 1 : 0)} per second`);
   }
-  const foot = element("footer", element("span", remarks.join(" · ")));
-  if (text.content) foot.append(copier(text.content));
-  shown.article.append(foot);
+  if (remarks.length || text.content) {
+    const foot = element("footer", element("span", remarks.join(" · ")));
+    if (text.content) foot.append(copier(text.content));
+    shown.article.append(foot);
+  }
   if (failed) {
     const told = element("p", failed);
     told.className = "error";
