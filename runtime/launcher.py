@@ -38,7 +38,13 @@ _PACKET_BYTES: Final = 4096
 _DESCRIPTOR: Final = struct.Struct("@i")
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 # What a worker inherits of the environment: where libraries are, which GPU it may use.
-_KEPT_VARIABLES: Final = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+_KEPT_VARIABLES: Final = (
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "GGML_VK_VISIBLE_DEVICES",
+)
 _SET_VARIABLES: Final = {
     "LANG": "C.UTF-8",
     # NumPy's library must not start threads before the worker confines itself.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any, Final
 
 import llama_cpp.llama_cpp as lib
@@ -14,6 +15,21 @@ from runtime.messages import WorkerSpec
 from schemas.errors import LoadFailed
 
 _VALUE_BYTES: Final = 256
+_CACHE_TYPES: Final = {  # ggml.h, enum ggml_type
+    "f16": 1,
+    "q4_0": 2,
+    "q8_0": 8,
+}
+_FLASH: Final = {
+    "auto": lib.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "on": lib.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": lib.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
+_SPLITS: Final = {
+    "none": lib.LLAMA_SPLIT_MODE_NONE,
+    "layer": lib.LLAMA_SPLIT_MODE_LAYER,
+    "row": lib.LLAMA_SPLIT_MODE_ROW,
+}
 lib.llama_backend_init()
 
 
@@ -31,6 +47,10 @@ class Model:
         self.spec = spec
         parameters = lib.llama_model_default_params()
         parameters.n_gpu_layers = spec.num_gpu
+        parameters.main_gpu = spec.main_gpu
+        parameters.split_mode = _SPLITS[spec.split_mode]
+        self._shares = _shares(spec.tensor_split)  # held: the parameters only point to it
+        parameters.tensor_split = self._shares
         parameters.load_mode = lib.LLAMA_LOAD_MODE_MMAP
         self.pointer = lib.llama_model_load_from_file(spec.model_path.encode(), parameters)
         if not self.pointer:
@@ -45,7 +65,11 @@ class Model:
     @property
     def template(self) -> str | None:
         """The chat template that the model brings along."""
-        source = lib.llama_model_chat_template(self.pointer, None)
+        return self.template_named(None)
+
+    def template_named(self, name: str | None) -> str | None:
+        """One of several templates; None for the chat template itself."""
+        source = lib.llama_model_chat_template(self.pointer, name.encode() if name else None)
         return source.decode("utf-8", "replace") if source else None
 
     @property
@@ -71,6 +95,8 @@ class Model:
         parameters = lib.llama_context_default_params()
         parameters.n_threads = threads
         parameters.n_threads_batch = threads
+        parameters.type_k = parameters.type_v = _CACHE_TYPES[self.spec.kv_type]
+        parameters.flash_attn_type = _FLASH[self.spec.flash_attention]
         parameters.kv_unified = True
         parameters.swa_full = False
         return parameters
@@ -91,6 +117,12 @@ class Model:
         if self.pointer:
             lib.llama_model_free(self.pointer)
         self.pointer = None
+
+
+def _shares(shares: Sequence[float]) -> Any:
+    """The accelerators' shares as the engine wants them, one for each that there could be."""
+    most = lib.llama_max_devices()
+    return (ctypes.c_float * most)(*shares[:most]) if shares else None
 
 
 def load_failed(what: str) -> LoadFailed:

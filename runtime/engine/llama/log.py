@@ -12,6 +12,9 @@ import llama_cpp.llama_cpp as lib
 from schemas import limits
 
 _CACHE_LINE: Final = re.compile(r"(?:kv_cache|memory_recurrent)\w*: +size = +([0-9.]+) MiB")
+_BUFFER_LINE: Final = re.compile(
+    r"(\S+) +(model|KV|RS|compute|output) buffer size = +([0-9.]+) MiB"
+)
 _LOG_LINES: Final = 400
 # ggml.h, enum ggml_log_level; llama-cpp-python's own table is an older one.
 _LOG_ERROR: Final = 4
@@ -49,6 +52,11 @@ class Log:
         """Size of the key/value cache, which the engine tells nobody but its log."""
         sizes = (size for line in self._lines for size in _CACHE_LINE.findall(line))
         return int(sum(map(float, sizes)) * limits.MIB)
+
+    def buffers(self) -> list[tuple[str, str, int]]:
+        """What the engine allocated: where, what for, bytes."""
+        found = (_BUFFER_LINE.search(line) for line in self._lines)
+        return [(m[1], m[2], int(float(m[3]) * limits.MIB)) for m in found if m is not None]
 
 
 LOG: Final = Log()
