@@ -222,7 +222,7 @@ def import_bundle(
             attempt.withdrawals = applied.document()
             gate.first(store, head, wanted)
             need = Need.of(head, wanted)
-            need.check(store)
+            need.check(store, rebuilds_held=False)
             if trusted.descriptor.volumes:
                 _keep_head(area, source, trusted.reader.position)
             complete = assemble(store, area, need, volumes, progress)

@@ -64,14 +64,21 @@ class Need:
         requires = {d: size for d, size in head.descriptor.requires if d in blobs or d in bases}
         return cls(head, tuple(models), blobs, entries, requires)
 
-    def check(self, store: Store) -> None:
+    def check(self, store: Store, *, rebuilds_held: bool) -> None:
         """See that the site has what was left out.
+
+        Args:
+            store: The site's.
+            rebuilds_held: Whether deltas are applied even where the site has what they make, and
+                so need their bases.
 
         Raises:
             BlobsMissing: It has not.
         """
         has = store.blobs.has
-        missing = {d: size for d, size in self.requires.items() if not has(d, size)}
+        rebuilt = [e for e in self.entries if rebuilds_held or not has(e.digest, e.size)]
+        needed = self.blobs.union(*(entry.bases for entry in rebuilt))
+        missing = {d: n for d, n in self.requires.items() if d in needed and not has(d, n)}
         if missing:
             raise BlobsMissing(
                 "this bundle was made for a site that holds more than this one",

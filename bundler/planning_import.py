@@ -58,13 +58,16 @@ def plan_import(
     there = _there(store, contents.descriptor.id)
     journal = _journal(store, contents.descriptor.id)
     held = {digest: size for digest, size in blobs.items() if there.get(digest) == size}
-    lacking = [
-        (digest, size) for digest, size in contents.descriptor.requires if there.get(digest) != size
-    ]
     todo = [
         _Rest(entry, journal)
         for entry in contents.descriptor.contents
         if entry.digest in blobs and entry.digest not in held
+    ]
+    required = blobs.keys() | {base for rest in todo for base in rest.entry.bases}
+    lacking = [
+        (digest, size)
+        for digest, size in contents.descriptor.requires
+        if digest in required and there.get(digest) != size
     ]
     needed = _volumes_needed(contents, todo)
     at_hand = {volume.number: volume.path for volume in contents.volumes if volume.path}

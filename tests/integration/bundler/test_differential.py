@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from registry.gc import collect
+from registry.reference import Reference
+from registry.store import Store
+from schemas.errors import BlobsMissing
 from tests.support.site import Site, check_sound
 from tests.support.trip import BASE, Trip, model
 
@@ -40,6 +44,24 @@ def test_delta_against_an_inventory(
     target = far.copy(tmp_path / "home")
     assert target.bundle("import", output).code == 0
     assert check_sound(target.home) == [BASE, "library/new:1"]
+
+
+def test_delta_again_after_its_base_is_gone(trip: Trip, far: Site, tmp_path: Path) -> None:
+    """What the delta makes is there, so nobody asks for what it was made from."""
+    path, site = trip.inventory(far)
+    new = model(tmp_path / "new.gguf", changed=4)
+    output = tmp_path / "delta.tar"
+    argv = (new, "-n", "library/new:2", "--against", path, "--site", site, "-o", output)
+    assert trip.near.bundle("create", *argv, *trip.secret).code == 0
+    target = far.copy(tmp_path / "home")
+    assert target.bundle("import", output).code == 0
+    with Store.open(target.home) as store:
+        store.remove_model(Reference.parse(BASE))
+        assert collect(store, grace_seconds=0).blobs
+    assert target.bundle("plan", output).code == 0
+    assert target.bundle("import", output).code == 0
+    assert check_sound(target.home) == ["library/new:2"]
+    assert target.bundle("verify", output).code == BlobsMissing.exit_code  # it reads the delta
 
 
 def test_what_is_there_is_left_out(trip: Trip, far: Site, tmp_path: Path) -> None:
