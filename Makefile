@@ -60,8 +60,9 @@ $(VENV)/clients/.installed: requirements/clients.txt tests/e2e/clients/npm/packa
   | $(VENV)/.locked
 	@tools/need.sh node=nodejs npm
 	@echo "clients: installing the locked packages"
-	@$(BIN)/python -m venv --clear $(VENV)/clients
-	@$(VENV)/clients/bin/pip install --quiet --require-hashes --no-deps -r requirements/clients.txt
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/clients
+	@$(BIN)/uv pip install --quiet --python $(VENV)/clients --require-hashes --no-deps \
+	  -r requirements/clients.txt
 	@mkdir $(VENV)/clients/npm
 	@cp tests/e2e/clients/npm/package*.json $(VENV)/clients/npm
 	@npm ci --prefix $(VENV)/clients/npm --silent --ignore-scripts --no-audit --no-fund
