@@ -71,7 +71,7 @@ def ps(loaded: Iterable[Loaded], withdrawn: Mapping[Digest, Withdrawal]) -> dict
                 "size": entry.ready.model_bytes + entry.ready.kv_bytes,
                 "details": details(entry.model),
                 "expires_at": timestamp(entry.expires or NEVER),
-                "size_vram": 0,
+                "size_vram": entry.ready.device_bytes,
                 "context_length": entry.ready.context_length,
                 "running": entry.running,
                 "waiting": entry.waiting,
