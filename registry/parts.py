@@ -46,12 +46,10 @@ def part_of(layer: Descriptor) -> Part | None:
         return _SUFFIXES.get(layer.media_type.removeprefix(oci.OLLAMA_LAYER))
     if layer.media_type == oci.WEIGHT_RAW:
         return Part.MODEL
+    if layer.media_type not in (oci.WEIGHT_CONFIG_RAW, oci.DOC_RAW):
+        return None
     path = layer.annotations.get(oci.FILEPATH, "")
-    if layer.media_type == oci.WEIGHT_CONFIG_RAW:
-        return _PARTS.get(path)
-    if layer.media_type == oci.DOC_RAW and path.startswith(_LICENSE):
-        return Part.LICENSE
-    return None
+    return Part.LICENSE if path.startswith(_LICENSE) else _PARTS.get(path)
 
 
 def layers_of(layers: Iterable[Descriptor], part: Part) -> list[Descriptor]:

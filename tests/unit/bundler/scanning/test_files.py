@@ -166,3 +166,10 @@ def test_any_bytes_are_scanned_in_bounds(data: bytes) -> None:
 def test_damaged_pickles_stay_pickles(data: bytes, at: int, junk: bytes) -> None:
     at = max(4, at % len(data))
     assert find_pickle(data[:at] + junk) is not None
+
+
+def test_a_template_of_its_own_is_scanned_as_one() -> None:
+    assert scan(CHATML.encode(), "modelfile/template.jinja") == {}
+    found = scan(POISONED.encode(), "modelfile/template.jinja")
+    assert any(code.startswith("template-") for code in found)
+    assert "template-too-much" in scan(b"{" * (2 * 1024 * 1024), "chat_template.jinja")
