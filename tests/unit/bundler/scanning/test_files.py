@@ -171,6 +171,6 @@ def test_damaged_pickles_stay_pickles(data: bytes, at: int, junk: bytes) -> None
 def test_a_template_of_its_own_is_scanned_as_one() -> None:
     plain = scan(CHATML.encode(), "modelfile/template.jinja")
     assert all(finding.severity is Severity.INFO for finding in plain.values())
-    found = scan(POISONED.encode(), "modelfile/template.jinja")
-    assert any(code.startswith("template-") for code in found)
+    for template, code in POISONED.values():
+        assert code in scan(template.encode(), "modelfile/template.jinja")
     assert "template-too-much" in scan(b"{" * (2 * 1024 * 1024), "chat_template.jinja")
