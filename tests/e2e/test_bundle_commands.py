@@ -72,7 +72,7 @@ class Journey:
             capture_output=True,
             text=True,
             check=False,
-            timeout=100,
+            timeout=250,
         )
         assert PASSPHRASE not in done.stdout + done.stderr
         assert "Traceback" not in done.stdout + done.stderr
@@ -176,7 +176,7 @@ def test_skopeo_copies_the_model_out_of_the_bundle(journey: Journey, tmp_path: P
         capture_output=True,
         text=True,
         check=True,
-        timeout=100,
+        timeout=250,
     )
     index = json.loads((target / "index.json").read_bytes())
     (copied,) = index["manifests"]
@@ -197,7 +197,7 @@ def test_skopeo_inspects_the_bundle(journey: Journey) -> None:
         ["skopeo", "inspect", "--raw", f"oci-archive:{journey.stick}"],
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=250,
     )
     assert (
         json.loads(done.stdout)["config"]["mediaType"]

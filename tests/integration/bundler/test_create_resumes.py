@@ -63,7 +63,7 @@ def interrupt(
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=250,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     counts: dict[str, int] = json.loads(done.stdout)

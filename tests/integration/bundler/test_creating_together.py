@@ -45,7 +45,7 @@ def start(trip: Trip, *argv: object) -> subprocess.Popen[str]:
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, Any]:
     """Exit code, and the document or the error."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=250)
     assert "Traceback" not in out + err
     if process.returncode:
         return process.returncode, json.loads(err)["error"]
@@ -125,7 +125,7 @@ def test_killed_in_each_phase_it_goes_on(case: str, trip: Trip, tmp_path: Path) 
         env=environment,
         cwd=Path(__file__).parents[3],
         capture_output=True,
-        timeout=120,
+        timeout=250,
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed

@@ -51,7 +51,7 @@ def on_small_disk(repository: Path, *argv: object) -> list[dict[str, Any]]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=250,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -65,7 +65,7 @@ def with_file_limit(limit: int, home: Path, *argv: object) -> subprocess.Complet
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=250,
         stdin=subprocess.DEVNULL,
     )
 

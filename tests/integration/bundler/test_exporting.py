@@ -65,7 +65,7 @@ def check_layout(folder: Path) -> None:
 
 def skopeo(*argv: object) -> str:
     done = subprocess.run(
-        ["skopeo", *map(str, argv)], capture_output=True, text=True, check=True, timeout=60
+        ["skopeo", *map(str, argv)], capture_output=True, text=True, check=True, timeout=250
     )
     return done.stdout
 

@@ -53,7 +53,7 @@ def run_killing(repository: Path, tmp_path: Path, *argv: object) -> dict[str, in
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=250,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     counts: dict[str, int] = json.loads(done.stdout)
@@ -113,7 +113,7 @@ def start_import(site: Site, path: Path) -> subprocess.Popen[str]:
 
 def kill(process: subprocess.Popen[str]) -> int:
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=250)
     return process.returncode
 
 
@@ -177,7 +177,7 @@ def test_interrupted_between_the_blobs_and_the_commit(
         process.send_signal(signal.SIGINT)
         time.sleep(0.1)
         other.execute("ROLLBACK")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=250)
     assert process.returncode == 130, err
     assert "Traceback" not in out + err
     after = target.snapshot()

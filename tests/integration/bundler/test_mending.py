@@ -398,7 +398,7 @@ def test_want_list_of_a_bundle_from_a_pipe(trip: Trip, tmp_path: Path) -> None:
         capture_output=True,
         cwd=tmp_path,
         check=False,
-        timeout=60,
+        timeout=250,
     )
     assert done.returncode == 18, done
     (listed,) = tmp_path.glob("bundle-*.want")

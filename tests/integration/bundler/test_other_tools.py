@@ -120,7 +120,7 @@ def model_signing(journey: Journey, key: Path, model: Path) -> subprocess.Comple
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=250,
     )
 
 

@@ -68,7 +68,7 @@ class Sides:
     def read(self, data: bytes, *argv: object) -> tuple[int, bytes, bytes]:
         """Run a command of the isolated side on a pipe."""
         process = self.start(self.isolated, *argv, stdin=subprocess.PIPE)
-        out, err = process.communicate(data, timeout=60)
+        out, err = process.communicate(data, timeout=250)
         assert b"Traceback" not in err
         return process.returncode, out, err
 
@@ -87,7 +87,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Sides:
 @pytest.fixture(scope="module")
 def data(shared: Sides) -> bytes:
     """What came out of a pipe."""
-    data, err = shared.create("--compression", "none").communicate(timeout=60)
+    data, err = shared.create("--compression", "none").communicate(timeout=250)
     assert NAME.encode() in err
     return data
 
@@ -99,12 +99,12 @@ def test_from_pipe_to_pipe(compression: str, sides: Sides) -> None:
     importing = sides.start(sides.isolated, "import", "-", "--json", stdin=creating.stdout)
     assert creating.stdout is not None
     creating.stdout.close()
-    out, err = importing.communicate(timeout=60)
+    out, err = importing.communicate(timeout=250)
     assert importing.returncode == 0, err
     assert creating.stderr is not None
     told = json.loads(creating.stderr.read())
     creating.stderr.close()
-    assert creating.wait(timeout=60) == 0
+    assert creating.wait(timeout=250) == 0
     assert told["path"] == "-"
     assert json.loads(out)["bundle"]["id"] == told["id"]
     assert check_sound(sides.isolated) == [NAME]
@@ -148,7 +148,7 @@ def test_reader_that_goes_away(shared: Sides) -> None:
     process.stdout.close()
     err = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=60) == 42
+    assert process.wait(timeout=250) == 42
     check_line(json.loads(err)["error"])
 
 
@@ -163,7 +163,7 @@ def test_reader_that_goes_away(shared: Sides) -> None:
 )
 def test_what_no_pipe_can_have(argv: tuple[str, ...], words: str, shared: Sides) -> None:
     process = shared.create(*argv, "--json")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=250)
     assert (process.returncode, out) == (2, b"")
     error = json.loads(err)["error"]
     check_line(error)
@@ -176,10 +176,10 @@ def test_terminal_gets_no_bundle(shared: Sides) -> None:
         process = shared.start(
             shared.connected, "create", shared.model, "-n", NAME, "-o", "-", stdout=slave
         )
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=250)
         assert (process.returncode, b"terminal" in err or b"text" in err) == (2, True)
         process = shared.start(shared.isolated, "verify", "-", stdin=slave)
-        process.communicate(timeout=60)
+        process.communicate(timeout=250)
         assert process.returncode == 2
     finally:
         os.close(master)
@@ -198,7 +198,7 @@ def test_head_from_a_pipe_needs_its_volumes(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    out, err = process.communicate(carried.head, timeout=60)
+    out, err = process.communicate(carried.head, timeout=250)
     assert (process.returncode, out) == (17, b"")
     check_line(json.loads(err)["error"])
 

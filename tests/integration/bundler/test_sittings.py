@@ -355,7 +355,7 @@ def test_selection_from_a_pipe(publisher: Simulator, target: Site) -> None:
         env={**os.environ, "SEALIFT_HOME": str(target.home)},
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=250,
     )
     assert done.returncode == 0, done.stderr
     assert check_sound(target.home) == NAMES[1:2]

@@ -54,7 +54,7 @@ def run_at_once(site: Site, *bundles: Path) -> list[tuple[int, str]]:
         other.execute("ROLLBACK")
     found = []
     for process in running:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=250)
         assert "Traceback" not in out + err
         found.append((process.returncode, err))
     return found
@@ -152,6 +152,6 @@ def test_removed_while_it_is_imported_again(
             assert time.monotonic() < deadline
             time.sleep(0.02)
         other.execute("COMMIT")
-    assert process.communicate(timeout=60)[1] == ""
+    assert process.communicate(timeout=250)[1] == ""
     assert process.returncode == 0
     assert check_sound(target.home) == ["library/tiny:1"]

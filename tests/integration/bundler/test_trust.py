@@ -48,7 +48,7 @@ def bundle(home: Path, *argv: object) -> Ran:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=250,
         stdin=subprocess.DEVNULL,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
