@@ -28,6 +28,7 @@ _FLOAT: Final = 4
 _MASK_FLASH: Final = 2  # bytes per element: 16-bit floats
 _STREAMS: Final = 7  # hidden states that live at one time, measured
 _HALVES: Final = 2  # of a feed-forward block
+_SMALL: Final = limits.MIB  # positions, norms, what tensors are aligned to
 # Measured: interpreter, NumPy, the engine's library and the frames in flight; per token its text in
 # the engine and here; per merge its entry in the engine's table.
 _PROCESS: Final = 56 * limits.MIB
@@ -156,7 +157,7 @@ def _compute(shape: Shape, rows: int, cells: int, windowed: int, *, flash: bool)
     attention = shape.queries + widest
     states = sum(layer.state > 0 for layer in shape.layers[:1])  # a recurrent model's own streams
     width = _STREAMS * shape.embedding + max(_HALVES * shape.inner, attention)
-    return mask + scores + _FLOAT * rows * (width + states * shape.embedding)
+    return mask + scores + _FLOAT * rows * (width + states * shape.embedding) + _SMALL
 
 
 def _padded(cells: int) -> int:

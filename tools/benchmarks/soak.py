@@ -37,7 +37,7 @@ _MIB: Final = 1 << 20
 _FRONT_AIM: Final = 8.0  # MiB
 _WORKER_AIM: Final = 24.0
 _HOW: Final = """\
-`sealift serve` with SmolLM2-135M (Q4_1), two models over one file, 4 slots, 2 threads, and
+`sealift serve` with SmolLM2-135M (Q4_1), two models over one file, 4 slots, 1 thread, and
 {clients} clients that do without a pause whatever a seeded random draws: streamed answers, answers dropped
 half-way, answers held to a JSON Schema, prompts of up to 900 tokens, embeddings, tokens, lists,
 requests that are wrong. The resident set is read every second from `/proc`. "Growth" is the median
@@ -185,7 +185,7 @@ def measure(bench: Bench) -> Section:
     install(folder / "home", copy, "library/bystander:latest")
     copy.unlink()
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with serving(folder / "home", num_parallel="4", num_threads="2", audit="off") as server:
+    with serving(folder / "home", num_parallel="4", num_threads="1", audit="off") as server:
         samples, load = _soak(bench, server, seconds)
         faults = Faults(server.process.pid, server.port, "victim", "bystander")
         outcomes = [faults.once(PHASES[n % len(PHASES)]) for n in range(kills)]

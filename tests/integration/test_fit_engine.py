@@ -1,0 +1,42 @@
+"""Estimates for several architectures against what the engine says that it allocates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from registry.gguf import read_header_file
+from runtime.engine.llama import LlamaEngine
+from runtime.fit import estimate, placed, shape_of
+from runtime.messages import WorkerSpec
+from schemas import limits
+from tests.support.architectures import KINDS, Kind, write
+
+MIB = limits.MIB
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=[f"{n}-{kind.name}" for n, kind in enumerate(KINDS)])
+@pytest.mark.parametrize(
+    ("context", "parallel", "kv_type"), [(8192, 1, "f16"), (3000, 3, "q8_0"), (256, 8, "f16")]
+)
+def test_what_the_engine_allocates(
+    tmp_path: Path, kind: Kind, context: int, parallel: int, kv_type: str
+) -> None:
+    path = write(tmp_path / "model.gguf", kind)
+    spec = WorkerSpec(
+        str(path),
+        context_length=context,
+        num_parallel=parallel,
+        num_threads=1,
+        kv_type=kv_type,
+    )
+    found = estimate(shape_of(read_header_file(path)), placed(spec, offloads=False))
+    engine = LlamaEngine(spec)
+    try:
+        assert engine.kv_bytes == pytest.approx(found.cache, abs=0.03 * MIB), "the log rounds"
+        assert engine.model_bytes == found.weights
+        allocated = sum(size for _, what, size in engine.buffers if what in {"compute", "output"})
+        assert allocated <= found.compute <= 2.5 * allocated + 2 * MIB
+    finally:
+        engine.close()
