@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
-
 from registry.verify import storage_errors
 from schemas import limits
 from schemas.errors import KeyUnavailable, MalformedDocument, NotFound, UsageError
@@ -108,6 +106,8 @@ def _check_private(path: Path, status: os.stat_result) -> None:
 
 
 def _names(chain: bytes, path: Path) -> tuple[str, ...]:
+    from cryptography import x509  # some 30 ms that a server on loopback need not take
+
     try:
         certificate = x509.load_pem_x509_certificates(chain)[0]
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)

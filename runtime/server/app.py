@@ -235,6 +235,8 @@ async def _common_headers(request: web.Request, response: web.StreamResponse) ->
     record = request.get(RECORD)
     if record is not None:
         response.headers["X-Request-Id"] = record.id
+        if request.path.startswith("/v1/messages"):
+            response.headers["Request-Id"] = record.id  # Anthropic's name for it
     origin = request.headers.get(hdrs.ORIGIN)
     if origin is not None:
         response.headers[hdrs.VARY] = hdrs.ORIGIN

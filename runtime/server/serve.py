@@ -39,7 +39,7 @@ from runtime.server.audit import FOLDER as REQUESTS
 from runtime.server.backend import Backend
 from runtime.server.governance import Governance, govern
 from runtime.server.listening import BACKLOG, Listener, bind, parse_host
-from runtime.server.logs import logging_to_stderr
+from runtime.server.logs import JsonFormatter, logging_to_stderr
 from runtime.worker.client import Worker
 from schemas import limits
 from schemas.settings import Serve, Settings
@@ -75,7 +75,7 @@ def run(settings: Settings) -> None:
         if (mirror := Mirror.start(serve)) is not None:
             stack.callback(mirror.close)
         time.tzset()  # reads its files while it may
-        readable, writable = _reach(store)
+        readable, writable = reach(store)
         report = confine_front_end(readable=readable, writable=writable)
         gate = Memory(meter.room, most=settings.serve.max_memory * limits.MIB, offloads=accelerated)
         served = _Served(store, listener, launcher, report, gate, governance, identity, mirror)
@@ -96,7 +96,7 @@ class _Served:
     mirror: Mirror | None
 
 
-def _reach(store: Store) -> tuple[list[Path], list[Path]]:
+def reach(store: Store) -> tuple[list[Path], list[Path]]:
     """What the front-end reads, and what it writes: of the site's home only its own part.
 
     The private keys of site and publisher are not; those of TLS were read before.
@@ -147,7 +147,7 @@ async def _serve(settings: Serve, served: _Served) -> None:
             await web.SockSite(
                 runner, served.listener, backlog=BACKLOG, ssl_context=context
             ).start()
-            _announce(served)
+            _announce(served, settings.log_format)
             await stop.wait()
             _LOG.info("stopping")
         finally:
@@ -157,12 +157,16 @@ async def _serve(settings: Serve, served: _Served) -> None:
             await runner.cleanup()
 
 
-def _announce(served: _Served) -> None:
-    """The line that scripts wait for; always the real port."""
+def _announce(served: _Served, form: str) -> None:
+    """The line that scripts wait for; always the real port. Never lost, as log lines may be."""
     host, port = served.listener.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
     scheme = "https" if served.identity else "http"
     layers = f"seccomp {served.report.seccomp}, Landlock {served.report.landlock}"
     egress = f"to {served.mirror.address} only" if served.mirror else "off"
-    sys.stderr.write(f"listening on {scheme}://{name}:{port} · egress {egress}: {layers}\n")
+    line = f"listening on {scheme}://{name}:{port} · egress {egress}: {layers}"
+    if form == "json":
+        record = logging.makeLogRecord({"name": _LOG.name, "levelname": "INFO", "msg": line})
+        line = JsonFormatter().format(record)
+    sys.stderr.write(f"{line}\n")
     sys.stderr.flush()

@@ -130,7 +130,9 @@ def test_anthropic(site: Site) -> None:
     with anthropic.Anthropic(
         base_url=site.server.url, api_key=site.key, max_retries=0, http_client=site.http
     ) as client:
-        assert client.messages.create(**fields).content
+        answer = client.messages.create(**fields)
+    assert answer.content
+    assert answer._request_id
     with (
         anthropic.Anthropic(
             base_url=site.server.url, api_key="x", max_retries=0, http_client=site.http
@@ -226,6 +228,29 @@ def test_readiness_proves_that_the_model_generates(site: Site) -> None:
     assert answer.json()["generates"] is True
 
 
+def test_a_model_that_rots_while_loaded_answers_no_more(site: Site) -> None:
+    (blob,) = (p for p in (site.home / "blobs" / "sha256").iterdir() if p.stat().st_size > 10**7)
+    body = {"model": NAME, "prompt": "Hi", "stream": False, "options": {"num_predict": 2}}
+    headers = {"Authorization": f"Bearer {site.key}"}
+
+    def flip() -> None:
+        with blob.open("r+b") as file:
+            file.seek(50_000_000)
+            byte = file.read(1)
+            file.seek(50_000_000)
+            file.write(bytes([byte[0] ^ 1]))
+
+    with site.http as http:
+        url = f"{site.server.url}/api/generate"
+        assert http.post(url, json=body, headers=headers).status_code == 200
+        blob.chmod(0o644)
+        flip()
+        refused = http.post(url, json=body, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (500, "store-damaged")
+        flip()
+        assert http.post(url, json=body, headers=headers).status_code == 200
+
+
 def test_logs_are_json_and_the_sandboxed_log_of_requests_is_kept(site: Site) -> None:
     with site.http as http:
         http.post(f"{site.server.url}/api/chat", json={"model": NAME, "messages": ASK})
@@ -235,7 +260,8 @@ def test_logs_are_json_and_the_sandboxed_log_of_requests_is_kept(site: Site) -> 
             f"{site.server.url}/metrics", headers={"Authorization": f"Bearer {metrics}"}
         ).text
     assert 'sealift_tokens_total{kind="output",model="smollm2:135m"}' in text
-    lines = [json.loads(line) for line in list(site.server.lines)[1:] if line.startswith("{")]
+    lines = [json.loads(line) for line in list(site.server.lines)]
+    assert lines[0]["message"].startswith("listening on https://0.0.0.0:")
     assert any(line.get("route") == "/api/chat" and line.get("status") == 401 for line in lines)
     kept = (site.home / "requests" / "requests.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in kept]
