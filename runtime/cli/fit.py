@@ -139,8 +139,9 @@ def _examine(
     with Meter() as meter:
         room = meter.room()
     free = None if room is None else max(room.bytes - limits.MEMORY_RESERVE_BYTES, 0)
-    if free is not None and settings.max_memory:
-        free = min(free, settings.max_memory * limits.MIB)
+    if room is not None and free is not None and 0 < settings.max_memory * limits.MIB < free:
+        free = settings.max_memory * limits.MIB
+        room = replace(room, limit="the setting max_memory")
     by_type = {} if free is None else {kind: replace(spec, kv_type=kind) for kind in TYPES}
     return Fit(
         name=name,

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import lru_cache
-from typing import Final
 
 from registry.gguf import read_header_file
 from runtime.fit.estimate import Estimate, estimate, longest_context
@@ -22,8 +21,6 @@ from runtime.fit.shape import Shape, shape_of
 from runtime.messages import WorkerSpec
 from schemas import limits
 from schemas.errors import DoesNotFit
-
-_GIB: Final = limits.GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +116,14 @@ class Memory:
         bounded = 0 < self._most <= could
         limit = "the setting max_memory" if bounded or room is None else room.limit
         found = self._estimate(spec)
+        spare = max(could - (found.total - found.prompts), -1) // limits.MIB
         longest = longest_context(
             shape_at(spec.model_path), self._placed(spec), could, spec.context_length
         )
         hint = (
-            f"Ask for at most {longest} tokens of context (num_ctx)"
+            f"Set prompt_cache to {spare} MiB or less"
+            if spare >= 0
+            else f"Ask for at most {longest} tokens of context (num_ctx)"
             if longest >= limits.USEFUL_CONTEXT_TOKENS
             else "Take a smaller model, or a stronger quantization of it"
         )
@@ -133,7 +133,8 @@ class Memory:
             f"({_size(could)})",
             why=f"weights {_size(found.weights)}, cache {_size(found.cache)} for "
             f"{spec.num_parallel} x {spec.context_length} tokens, buffers "
-            f"{_size(found.compute + found.process)}; the limit is {limit}",
+            f"{_size(found.compute + found.process)}, old prompts {_size(found.prompts)}; "
+            f"the limit is {limit}",
             hint=f"{hint}; `sealift fit` shows what fits",
         )
 
@@ -172,4 +173,7 @@ def shape_at(path: str) -> Shape:
 
 
 def _size(count: int) -> str:
-    return f"{max(count, 0) / _GIB:.1f} GiB"
+    """As Ollama writes it."""
+    count = max(count, 0)
+    unit, name = (limits.GIB, "GiB") if count >= limits.GIB else (limits.MIB, "MiB")
+    return f"{count / unit:.1f} {name}"

@@ -129,7 +129,8 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(small: Server)
     assert status == 500
     assert document["code"] == "does-not-fit"
     error = str(document["error"])
-    assert error.startswith("model requires more system memory (0.")
+    assert error.startswith("model requires more system memory (")
+    assert "MiB) than is available (320.0 MiB)" in error
     assert "max_memory" in error
     assert "num_ctx" in error
     assert small.get("/api/ps") == {"models": []}

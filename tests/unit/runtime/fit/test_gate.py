@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from runtime.messages import WorkerSpec
 from schemas import limits
 from schemas.errors import DoesNotFit, MalformedModel, NotFound
 from tests.gguf_files import tiny_gguf
+from tests.support.architectures import KINDS, write
 
 GIB = limits.GIB
 A = Need("a", mapped=4 * GIB, own=GIB)
@@ -84,12 +86,28 @@ async def test_the_error_has_figures_and_a_hint(tmp_path: Path) -> None:
     error = little.refusal(spec, await little.need(spec), [])
     assert isinstance(error, DoesNotFit)
     assert error.http_status == 500
-    assert error.what.startswith("model requires more system memory (0.1 GiB) than is available")
+    assert re.fullmatch(
+        r"model requires more system memory \([0-9]+\.[0-9] MiB\) than is available \(10\.2 MiB\)",
+        error.what,
+    )
     assert "3 x 2048 tokens" in error.why
     assert error.why.endswith("the limit is the machine")
     assert "smaller model" in error.hint
     bounded = memory(100, 0.01)
     assert "max_memory" in bounded.refusal(spec, await bounded.need(spec), []).why
+
+
+async def test_the_hint_is_what_would_help(tmp_path: Path) -> None:
+    path = write(tmp_path / "model.gguf", KINDS[0])
+    spec = WorkerSpec(str(path), context_length=16_384, prompt_cache=512 * limits.MIB)
+    for free, hint in (
+        (0.4, "Set prompt_cache to "),
+        (0.2, "Ask for at most 3840 "),
+        (0.1, "Take a smaller model"),
+    ):
+        short = memory(free)
+        error = short.refusal(spec, await short.need(spec), [])
+        assert error.hint.startswith(hint), error.line()
 
 
 def test_an_engine_for_accelerators_is_recognised(
