@@ -64,7 +64,7 @@ class Conversation:
         model: Its name.
         keep_alive: How long the model stays loaded, as typed; None leaves it to the server.
         format: ``json`` or None.
-        think: Whether the model shall think first; None leaves it to the model.
+        think: Whether the model shall think first, or how much; None leaves it to the model.
         system: The system message; None for the model's own.
         options: Sampling options set by hand.
         messages: The turns so far.
@@ -73,7 +73,7 @@ class Conversation:
     model: str
     keep_alive: str | None = None
     format: str | None = None
-    think: bool | None = None
+    think: bool | str | None = None
     system: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     messages: list[dict[str, Any]] = field(default_factory=list)

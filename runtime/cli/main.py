@@ -6,6 +6,7 @@ runs, so that ``sealift --help`` stays under 0.2 s.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,7 +61,7 @@ def _umbrella(
     *,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+        typer.Option("--version", "-v", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     pass
@@ -103,4 +104,7 @@ app.command("doctor")(system.doctor)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script ``sealift``; returns its exit code."""
-    return run(app, argv, name=TOOL)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["run"]:  # as in Ollama, --think needs no value, and takes none behind a space
+        words = ["--think=true" if word == "--think" else word for word in words]
+    return run(app, words, name=TOOL)

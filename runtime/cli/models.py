@@ -32,7 +32,13 @@ def open_store() -> Iterator[Store]:
         yield store
 
 
-def list_models(*, json: JsonFlag = False) -> None:
+def list_models(
+    prefix: Annotated[
+        str, typer.Argument(metavar="[PREFIX]", help="Only names that begin so.")
+    ] = "",
+    *,
+    json: JsonFlag = False,
+) -> None:
     """List the models in the store, the newest first."""
     from registry.staleness import stale_days
     from runtime.cli import render
@@ -41,7 +47,11 @@ def list_models(*, json: JsonFlag = False) -> None:
     output = Output(json=json)
     try:
         with open_store() as store:
-            records = store.catalogue.models()
+            records = [
+                record
+                for record in store.catalogue.models()
+                if record.reference.shortest.startswith(prefix.lower())
+            ]
             withdrawn = store.catalogue.withdrawals.all()
             stale = stale_days(store.catalogue, datetime.now(UTC))
     except NotFound as nothing:
@@ -153,6 +163,9 @@ def show(
     system: Annotated[bool, typer.Option("--system", help="Only its system message.")] = False,
     parameters: Annotated[bool, typer.Option("--parameters", help="Only its parameters.")] = False,
     licence: Annotated[bool, typer.Option("--license", help="Only its licence.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Metadata and tensors too.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Tell what is known of a model."""
@@ -173,13 +186,13 @@ def show(
         raise UsageError("only one part can be shown", hint=f"Choose one of {', '.join(wanted)}")
     output, reference = Output(json=json), Reference.from_user(model)
     with open_store() as store:
-        document = _shown(Models(store).get(reference))
+        document = _shown(Models(store).get(reference), verbose=verbose)
         document |= _stale(stale_days(store.catalogue, datetime.now(UTC)), reference)
     if parts:
         output.text(str(document.get(parts[0]) or "").rstrip("\n"))
         output.result({parts[0]: document.get(parts[0])})
         return
-    render.model_page(output, document)
+    render.model_page(output, document, verbose=verbose)
     output.result(document)
 
 
@@ -189,13 +202,13 @@ def _stale(days: Mapping[str, int], reference: Reference) -> dict[str, int]:
     return {} if found is None else {"stale_days": found}
 
 
-def _shown(model: Model) -> dict[str, Any]:
+def _shown(model: Model, *, verbose: bool) -> dict[str, Any]:
     """What ``/api/show`` answers, and which bytes it speaks of."""
     from registry.gguf import read_header_file
     from runtime.options import Options
     from runtime.server import listing
 
     header = read_header_file(model.weights)
-    document = listing.show(model, header, verbose=False, system=None, options=Options())
+    document = listing.show(model, header, verbose=verbose, system=None, options=Options())
     identity = {"name": model.name, "digest": str(model.digest), "size": model.size}
     return {**identity, **document}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _DETAIL_COLUMNS: Final = 63  # what the other columns of a finding leave of 80
 _LICENSE_LINES: Final = 3
+_ITEMS_SHOWN: Final = 3
 _FOR_EVER_YEARS: Final = 20  # Ollama writes "for ever" as a moment far away
 _DETAILS: Final = (
     ("architecture", "family"),
@@ -70,8 +71,8 @@ def running_table(output: Output, models: Iterable[Mapping[str, Any]]) -> None:
         _withdrawn(output, model)
 
 
-def model_page(output: Output, document: Mapping[str, Any]) -> None:
-    """``sealift show``: an answer of ``/api/show``."""
+def model_page(output: Output, document: Mapping[str, Any], *, verbose: bool = False) -> None:
+    """``sealift show``: an answer of ``/api/show``, with all that a verbose one has."""
     details = document.get("details")
     details = details if isinstance(details, dict) else {}
     info = document.get("model_info")
@@ -98,6 +99,9 @@ def model_page(output: Output, document: Mapping[str, Any]) -> None:
     licence = str(document.get("license") or "").strip().splitlines()
     shown = [line.strip() for line in licence if line.strip()][:_LICENSE_LINES]
     _listing(output, "License", [*shown, "…"] if len(licence) > _LICENSE_LINES else shown)
+    if verbose:
+        _section(output, "Metadata", ((key, _brief(value)) for key, value in info.items()))
+        _section(output, "Tensors", _tensors(document.get("tensors")))
 
 
 def timings(output: Output, last: Mapping[str, Any]) -> None:
@@ -117,6 +121,22 @@ def timings(output: Output, last: Mapping[str, Any]) -> None:
             rows.append((f"{label} rate:", f"{count / seconds:.2f} tokens/s"))
     for label, value in rows:
         output.note(f"{label:<22}{value}")
+
+
+def _brief(value: object) -> str:
+    """A value of the metadata; of a long list its beginning, as Ollama shows it."""
+    if isinstance(value, list) and len(value) > _ITEMS_SHOWN:
+        begun = ", ".join(map(str, value[:_ITEMS_SHOWN]))
+        return f"[{begun}, ...+{len(value) - _ITEMS_SHOWN} more]"
+    return str(value)
+
+
+def _tensors(value: object) -> Iterable[tuple[str, str]]:
+    for tensor in value if isinstance(value, list) else ():
+        if isinstance(tensor, dict):
+            shape = tensor.get("shape")
+            dims = ", ".join(map(str, shape)) if isinstance(shape, list) else ""
+            yield _text(tensor, "name"), f"{_text(tensor, 'type')}  [{dims}]"
 
 
 def _section(output: Output, title: str, pairs: Iterable[tuple[str, object]]) -> None:

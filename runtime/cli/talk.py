@@ -27,7 +27,7 @@ def connect() -> Client:
     return Client.of(load().serve)
 
 
-def run_model(
+def run_model(  # noqa: PLR0913 - Ollama's options, typed out of habit
     model: ModelName,
     prompt: Annotated[
         list[str] | None,
@@ -43,11 +43,14 @@ def run_model(
         str | None, typer.Option("--format", metavar="FORMAT", help="Such as json.")
     ] = None,
     think: Annotated[
-        bool | None, typer.Option("--think/--nothink", help="Have the model think first, or not.")
+        str | None,
+        typer.Option(metavar="true|false|LEVEL", help="Have the model think first, or not."),
     ] = None,
     hide_thinking: Annotated[
         bool, typer.Option("--hidethinking", help="Do not show what it thinks.")
     ] = False,
+    no_wrap: Annotated[bool, typer.Option("--nowordwrap", hidden=True)] = False,  # noqa: ARG001
+    insecure: Annotated[bool, typer.Option("--insecure", hidden=True)] = False,  # noqa: ARG001
     json: JsonFlag = False,
 ) -> None:
     """Talk with a model, or ask it one question. What is piped in comes before the question."""
@@ -56,7 +59,9 @@ def run_model(
 
     if keepalive is not None:
         parse_duration_ms(keepalive)  # a wrong one is told before anything is loaded
-    conversation = Conversation(model, keep_alive=keepalive, format=output_format, think=think)
+    conversation = Conversation(
+        model, keep_alive=keepalive, format=output_format, think=_thinking(think)
+    )
     question = " ".join([*_piped(), *(prompt or ())])
     output = Output(json=json)
     client = connect()
@@ -70,6 +75,14 @@ def run_model(
         _converse(client, conversation, output, show)
     else:
         raise UsageError("nothing to ask", hint="Give a prompt, or pipe one in")
+
+
+def _thinking(text: str | None) -> bool | str | None:
+    if text is None or text in ("high", "medium", "low"):
+        return text
+    if text not in ("true", "false"):
+        raise UsageError(f"cannot think {text[:20]!r}", hint="true, false, high, medium or low")
+    return text == "true"
 
 
 def _piped() -> list[str]:

@@ -136,3 +136,22 @@ def test_a_broken_configuration_is_told(sealift: Sealift, model: Reference, home
     ended = sealift("list")
     assert ended.code == 15
     assert ended.err.startswith("error[malformed-document]: config v1 does not follow its schema")
+
+
+def test_list_by_the_beginning_of_a_name(sealift: Sealift, model: Reference) -> None:
+    assert sealift("cp", "tiny:1k", "acme/mine").code == 0
+    rows = sealift("list", "Acme/").out.splitlines()[1:]
+    assert [row.split()[0] for row in rows] == ["acme/mine:latest"]
+    assert json.loads(sealift("list", "nothing", "--json").out)["models"] == []
+
+
+def test_show_everything(sealift: Sealift, model: Reference) -> None:
+    text = sealift("show", "tiny:1k", "-v").out
+    assert "  Metadata\n" in text
+    assert "general.architecture" in text
+    assert "tokenizer.ggml.tokens" in text
+    assert "...+5 more]" in text
+    assert "  Tensors\n" in text
+    assert "F32  [32" in text
+    assert "Tensors" not in sealift("show", "tiny:1k").out
+    assert json.loads(sealift("show", "tiny:1k", "-v", "--json").out)["tensors"]

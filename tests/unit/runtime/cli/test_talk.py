@@ -159,3 +159,35 @@ def test_no_server(
     monkeypatch.setenv("SEALIFT_HOST", "127.0.0.1:1")
     expected = "error[remote-unavailable]: no server at 127.0.0.1:1. Start it with sealift serve\n"
     assert sealift(*arguments) == (31, "", expected)
+
+
+@pytest.mark.parametrize(
+    ("typed", "think"),
+    [
+        (("--think",), True),
+        (("--think=true",), True),
+        (("--think=false",), False),
+        (("--think=high",), "high"),
+        (("--nowordwrap", "--insecure"), None),
+    ],
+)
+def test_ollamas_options_of_run(
+    server: ScriptedServer, sealift: Sealift, typed: tuple[str, ...], think: object
+) -> None:
+    server.answers["/api/generate"] = generated("x")
+    assert sealift("run", "m", *typed, "why?").code == 0
+    assert server.asked[0][1]["prompt"] == "why?"
+    assert server.asked[0][1].get("think") == think
+
+
+def test_a_thought_that_there_is_none_of(server: ScriptedServer, sealift: Sealift) -> None:
+    assert sealift("run", "m", "--think=hard", "x").code == 2
+    assert server.asked == []
+
+
+def test_hidden_thinking(server: ScriptedServer, sealift: Sealift) -> None:
+    server.answers["/api/generate"] = lambda _: lines(
+        {"thinking": "Hm.", "response": "", "done": False}, {"response": "Yes.", "done": True}
+    )
+    assert sealift("run", "m", "x").out == "Thinking...\nHm.\n...done thinking.\n\nYes.\n"
+    assert sealift("run", "m", "x", "--hidethinking").out == "Yes.\n"
