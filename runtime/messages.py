@@ -443,7 +443,7 @@ class WorkerSpec:
         flash_attention: ``auto``, ``on`` or ``off``.
         main_gpu: The GPU that holds everything where ``split_mode`` is ``none``.
         split_mode: ``none``, ``layer`` or ``row``.
-        tensor_split: Shares of several GPUs; empty: by their free memory.
+        tensor_split: Shares of several GPUs, as in ``3,1``; empty: by their free memory.
         prompt_cache: Bytes for prompts whose sequence another one took, and never more than all
             sequences' keys and values take; 0 keeps none.
     """
@@ -459,7 +459,7 @@ class WorkerSpec:
     flash_attention: str = "auto"
     main_gpu: int = 0
     split_mode: str = "layer"
-    tensor_split: tuple[float, ...] = ()
+    tensor_split: str = ""
     prompt_cache: int = 0
 
 

@@ -30,7 +30,6 @@ NO_SPEC: Final = WorkerSpec("")
 
 def base_spec(settings: Serve) -> WorkerSpec:
     """What the settings say of how every model is loaded; it names no model yet."""
-    shares = tuple(float(share) for share in settings.tensor_split.split(",") if share)
     return WorkerSpec(
         "",
         num_gpu=settings.num_gpu,
@@ -38,7 +37,7 @@ def base_spec(settings: Serve) -> WorkerSpec:
         flash_attention=settings.flash_attention,
         main_gpu=settings.main_gpu,
         split_mode=settings.split_mode,
-        tensor_split=shares,
+        tensor_split=settings.tensor_split,
         prompt_cache=settings.prompt_cache * limits.MIB,
     )
 

@@ -182,3 +182,20 @@ def test_the_command(home: Path, model_gguf: Path, shape: Shape) -> None:
     assert sealift(home, "fit", NAME, "--ctx", "9000").returncode == 2
     assert sealift(home, "fit", NAME, "--kv-type", "q1").returncode == 2
     assert sealift(home, "fit", "nope").returncode == 4
+
+
+def test_what_belongs_to_accelerators_is_taken(model_gguf: Path) -> None:
+    spec = WorkerSpec(
+        str(model_gguf),
+        context_length=256,
+        num_threads=1,
+        num_gpu=10,
+        main_gpu=0,
+        split_mode="row",
+        tensor_split="3,1",
+    )
+    engine = LlamaEngine(spec)
+    try:
+        assert engine.device_bytes == 0, "this engine computes on the processor"
+    finally:
+        engine.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from typing import Any, Final
 
 import llama_cpp.llama_cpp as lib
@@ -119,8 +118,9 @@ class Model:
         self.pointer = None
 
 
-def _shares(shares: Sequence[float]) -> Any:
+def _shares(text: str) -> Any:
     """The accelerators' shares as the engine wants them, one for each that there could be."""
+    shares = [float(share) for share in text.split(",") if share]
     most = lib.llama_max_devices()
     return (ctypes.c_float * most)(*shares[:most]) if shares else None
 

@@ -57,7 +57,7 @@ def test_the_file(tmp_path: Path) -> None:
     assert (found.kv_cache_type, found.flash_attention) == ("q4_0", "on")
     spec = base_spec(found)
     assert (spec.kv_type, spec.flash_attention, spec.num_gpu) == ("q4_0", "on", 5)
-    assert spec.tensor_split == (2.0, 1.0)
+    assert spec.tensor_split == "2,1"
     (tmp_path / "config.toml").write_text('[serve]\nkv_cache_type = "f17"\n')
     with pytest.raises(MalformedDocument):
         load({"SEALIFT_HOME": str(tmp_path)})
