@@ -18,7 +18,13 @@ class City(BaseModel):
     people: Literal[1, 2]
 
 
-def get_weather(city: Literal["Paris", "London"]) -> str:
+class Where(BaseModel):
+    """Of which city."""
+
+    city: Literal["Paris", "London"]
+
+
+def get_weather(city: str) -> str:
     """The weather of a city."""
     return f"sunny in {city}"
 
@@ -44,6 +50,6 @@ assert answer.message.content
 assert [*asked.stream_chat(turns)][-1].message.content == answer.message.content
 city = model(LLAMA, 60).as_structured_llm(City).complete(ASK)
 assert isinstance(city.raw, City), city
-tool = FunctionTool.from_defaults(get_weather)
+tool = FunctionTool.from_defaults(get_weather, fn_schema=Where)
 called = model(QWEN, 60).chat_with_tools([tool], user_msg="What is the weather in Paris?")
 assert called.message

@@ -1,4 +1,4 @@
-"""The ``llm`` command with its Ollama plugin, and with OpenAI's API configured by hand."""
+"""``llm`` with its Ollama plugin, and with OpenAI's API configured by hand."""
 
 from __future__ import annotations
 
@@ -7,30 +7,41 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from common import ASK, GPT, LLAMA, URL, V1
+from common import ASK, CITY, GPT, LLAMA, URL, V1
 
-OPTIONS = ["-o", "temperature", "0"]
-
-
-def llm(*arguments: str) -> str:
-    command = [str(Path(sys.executable).with_name("llm")), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, (arguments, done.stderr)
-    return done.stdout
-
+OPTIONS: Any = {"temperature": 0}
+NAME = f"{LLAMA}:latest"
 
 with tempfile.TemporaryDirectory() as folder:
-    os.environ |= {"LLM_USER_PATH": folder, "OLLAMA_HOST": URL}
-    # The plugin of this version asks /api/tags and /api/show for its models.
-    assert f"{LLAMA}:latest" in llm("ollama", "list-models")
-    answer = llm("-m", f"{LLAMA}:latest", *OPTIONS, "-o", "num_predict", "24", ASK)
-    assert "Paris" in answer, answer
-    whole = llm("-m", f"{LLAMA}:latest", "--no-stream", *OPTIONS, "-o", "num_predict", "24", ASK)
-    assert whole.split() == answer.split()
-    llm("-c", "-o", "num_predict", "8", "And of Spain?")
+    os.environ |= {"LLM_USER_PATH": folder, "OLLAMA_HOST": URL, "OPENAI_API_KEY": "none"}
     Path(folder, "extra-openai-models.yaml").write_text(
-        f"- model_id: mine\n  model_name: {GPT}\n  api_base: {V1}\n", encoding="utf-8"
+        f"- model_id: mine\n  model_name: {GPT}\n  api_base: {V1}\n  can_stream: true\n",
+        encoding="utf-8",
     )
-    llm("keys", "set", "openai", "--value", "none")
-    assert "Paris" in llm("-m", "mine", *OPTIONS, "-o", "max_tokens", "24", ASK)
+    import llm
+
+    model = llm.get_model(NAME)
+    answer = model.prompt(ASK, num_predict=24, **OPTIONS).text()
+    assert "Paris" in answer, answer
+    whole = model.prompt(ASK, stream=False, num_predict=24, **OPTIONS).text()
+    assert whole == answer
+    conversation = model.conversation()
+    assert "Paris" in conversation.prompt(ASK, num_predict=24, **OPTIONS).text()
+    assert conversation.prompt("And of Spain?", num_predict=8, **OPTIONS).text()
+    assert '"name"' in model.prompt(ASK, schema=CITY, num_predict=60, **OPTIONS).text()
+    mine = llm.get_model("mine").prompt(ASK, max_tokens=24, **OPTIONS).text()
+    assert "Paris" in mine, mine
+
+    # And once as people use it.
+    command = [str(Path(sys.executable).with_name("llm")), "-m", NAME, "-o", "num_predict", "24"]
+    done = subprocess.run(
+        [*command, "-o", "temperature", "0", ASK],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == answer.strip()
