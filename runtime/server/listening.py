@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import resource
 import socket
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
+from weakref import WeakSet
 
 from runtime.access.keyfile import KeyRing
 from runtime.access.tls import Identity
+from schemas import limits
 from schemas.errors import EnvironmentFault, UsageError
 
 BACKLOG: Final = 128
@@ -20,7 +23,30 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Listener(socket.socket):
-    """A socket that listens already: the confined front-end may not call ``listen`` again."""
+    """A socket that listens already: the confined front-end may not call ``listen`` again.
+
+    It takes no more connections at a time than ``most``, so that whoever opens many cannot use up
+    the descriptors that workers and the store need; more are closed at once.
+
+    Args:
+        family: ``AF_INET`` or ``AF_INET6``.
+        most: Connections at a time.
+    """
+
+    def __init__(self, family: int, most: int = limits.HTTP_CONNECTIONS) -> None:
+        super().__init__(family, socket.SOCK_STREAM)
+        self.most = most
+        # Those that are closed are gone from here once nobody holds them any more.
+        self._taken: WeakSet[socket.socket] = WeakSet()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """As of any socket; a connection too many is as if there were none."""
+        connection, address = super().accept()
+        if len(self._taken) >= self.most:
+            connection.close()
+            raise BlockingIOError(errno.EAGAIN, "too many connections")
+        self._taken.add(connection)
+        return connection, address
 
     def listen(self, backlog: int = BACKLOG, /) -> None:
         """Nothing to do."""
@@ -45,6 +71,18 @@ def parse_host(host: str) -> tuple[IPAddress, int]:
             f"{host[:80]!r} is not an address", hint="Write it like 127.0.0.1:11434"
         ) from None
     return address, int(port)
+
+
+def make_room() -> int:
+    """Let this process open as many files as it may; how many connections that is enough for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.HTTP_CONNECTIONS + limits.OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY:
+        return limits.HTTP_CONNECTIONS
+    return max(min(limits.HTTP_CONNECTIONS, soft - limits.OTHER_DESCRIPTORS), 16)
 
 
 def check_exposure(address: IPAddress, identity: Identity | None, keys: KeyRing) -> None:
@@ -83,7 +121,7 @@ def bind(address: IPAddress, port: int) -> Listener:
     """
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     where = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
-    listener = Listener(family, socket.SOCK_STREAM)
+    listener = Listener(family, make_room())
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((str(address), port))

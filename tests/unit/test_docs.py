@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
+from runtime.server.metrics import Metrics, gauges
 from schemas.errors import SealiftError
+from schemas.settings import Serve
 
 
 def _all(cls: type[SealiftError]) -> Iterator[type[SealiftError]]:
@@ -19,6 +22,17 @@ def test_errors_are_documented_with_their_codes(repository: Path) -> None:
     text = (repository / "docs/errors.md").read_text()
     rows = set(re.findall(r"^\| `([a-z-]+)` \| (\d+) \| (\d+) \|", text, re.MULTILINE))
     assert rows == {(c.code, str(c.exit_code), str(c.http_status)) for c in _all(SealiftError)}
+
+
+def test_settings_and_metrics_of_the_server_are_documented(repository: Path) -> None:
+    text = (repository / "docs/operations.md").read_text()
+    names = set(re.findall(r"`([a-z_]+)`", text))
+    assert {field.name.removesuffix("_ms") for field in fields(Serve)} <= names
+    metrics = Metrics()
+    found = [*metrics.registry.collect(), *gauges((), 0, 0.0)]
+    total = {f"{each.name}_total" if each.type == "counter" else each.name for each in found}
+    assert total <= names
+    assert {name for name in names if name.startswith("sealift_")} <= total
 
 
 def test_links_between_documents_lead_somewhere(repository: Path) -> None:
