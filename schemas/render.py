@@ -35,6 +35,11 @@ _HIDDEN: Final = (
 _ONE_LINE: Final = _PICTURES | dict.fromkeys(_HIDDEN, "?")
 _TEXT: Final = {k: v for k, v in _ONE_LINE.items() if chr(k) not in "\n\t"}
 
+# Select Graphic Rendition (ECMA-48, 8.3.117): the few that every terminal has.
+_BOLD: Final = "1"
+_RED: Final = "1;31"
+_YELLOW: Final = "33"
+
 _UNITS: Final = ("B", "KB", "MB", "GB", "TB")
 _NAME_CHARS: Final = 30
 _PLAIN_SECONDS: Final = 5.0  # between two lines of progress where there is no terminal
@@ -149,7 +154,7 @@ class Output:
 
     def warn(self, text: str) -> None:
         """A warning; shown even with ``--quiet``."""
-        _print(f"warning: {one_line(text)}", sys.stderr)
+        _print(f"{_styled('warning:', _YELLOW, sys.stderr)} {one_line(text)}", sys.stderr)
 
     def table(
         self, headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
@@ -165,12 +170,13 @@ class Output:
             return
         lines = [tuple(headers), *(tuple(one_line(cell) for cell in row) for row in rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(headers))]
-        for line in lines:
+        for number, line in enumerate(lines):
             cells = (
                 cell.rjust(width) if header in right else cell.ljust(width)
                 for header, cell, width in zip(headers, line, widths, strict=True)
             )
-            _print("  ".join(cells).rstrip(), sys.stdout)
+            text = "  ".join(cells).rstrip()
+            _print(text if number else _styled(text, _BOLD, sys.stdout), sys.stdout)
 
     def fields(self, pairs: Iterable[tuple[str, object]], *, indent: int = 0) -> None:
         """``name  value`` lines with the values aligned; pairs without a value are left out."""
@@ -284,12 +290,21 @@ def report(error: SealiftError, *, as_json: bool) -> None:
         document: dict[str, Any] = {"error": error.document()}
         _print(json.dumps(document, ensure_ascii=True), sys.stderr)
     else:
-        _print(f"error[{error.code}]: {error.line()}", sys.stderr)
+        _print(f"{_styled(f'error[{error.code}]:', _RED, sys.stderr)} {error.line()}", sys.stderr)
 
 
 def complain(text: str) -> None:
     """Show what no error of ours describes (help after a usage error, a traceback)."""
     _print(harmless(text), sys.stderr)
+
+
+def _styled(text: str, style: str, stream: TextIO) -> str:
+    """Text as a terminal shows it apart; as it is where none would, or where ``NO_COLOR`` is set.
+
+    What is styled has been made harmless before.
+    """
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "dumb")  # no-color.org
+    return text if plain or not text or not stream.isatty() else f"\x1b[{style}m{text}\x1b[0m"
 
 
 def _print(text: str, stream: TextIO, *, end: str = "\n") -> None:

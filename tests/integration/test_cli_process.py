@@ -280,5 +280,5 @@ def test_an_unknown_model_on_a_terminal(
     environment: dict[str, str], server: ScriptedServer
 ) -> None:
     terminal = Terminal(environment, "run", "m")
-    terminal.expect("error[not-found]: not here")
+    terminal.expect("\x1b[1;31merror[not-found]:\x1b[0m not here")
     assert terminal.end() == 4

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from registry.store import Store
 from registry.withdrawals import AcceptedList, Action, Withdrawn
 from runtime.mirror.address import MirrorAddress
 from runtime.mirror.remote import Remote
+from runtime.mirror.service import Mirror
 from runtime.mirror.transfers import pull, push
 from runtime.models import Models
 from schemas.errors import (
@@ -34,7 +37,9 @@ from schemas.errors import (
     UnsupportedRequest,
     UsageError,
 )
+from schemas.settings import Serve
 from tests.gguf_files import tiny_gguf
+from tests.support.certificates import make
 from tests.support.simulated_registry import SimulatedRegistry, simulated_registry
 
 NAME = Reference.parse("acme/new")
@@ -355,6 +360,48 @@ def test_another_manifest_than_was_asked_for(
     mirror.manifests[str(wanted)] = mirror.manifests["latest"]
     with pytest.raises(ContentMismatch, match="another manifest"):
         pulled(store, mirror, Reference("acme", "new", digest=wanted))
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_mirror_over_tls(store: Store, tmp_path: Path, trusted: bool) -> None:
+    own, other = make(tmp_path / "own"), make(tmp_path / "other")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own.cert, own.key)
+    login = tmp_path / "login"
+    login.write_text("me:secret")
+    login.chmod(0o600)
+    with simulated_registry(context) as mirror:
+        data = tiny_gguf(tmp_path / "tls.gguf").read_bytes()
+        mirror.put(data)
+        offer(mirror, layer(oci.WEIGHT_RAW, data))
+        settings = Serve(
+            mirror=f"https://127.0.0.1:{mirror.port}",
+            mirror_ca=str((own if trusted else other).ca),
+            mirror_login=str(login),
+        )
+        service = Mirror.start(settings)
+        assert service is not None
+        with closing(service):
+            if trusted:
+                pull(store, service.connect(), NAME, lambda _: None)
+                assert set(mirror.logins) == {"Basic bWU6c2VjcmV0"}
+            else:
+                with pytest.raises(RemoteRefused, match="cannot be trusted"):
+                    pull(store, service.connect(), NAME, lambda _: None)
+                assert mirror.asked == []
+
+
+def test_a_mirror_under_another_name(store: Store, tmp_path: Path) -> None:
+    own = make(tmp_path / "own", address="127.0.0.2")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own.cert, own.key)
+    with simulated_registry(context) as mirror:
+        service = Mirror.start(
+            Serve(mirror=f"https://127.0.0.1:{mirror.port}", mirror_ca=str(own.ca))
+        )
+        assert service is not None
+        with closing(service), pytest.raises(RemoteRefused, match="cannot be trusted"):
+            pull(store, service.connect(), NAME, lambda _: None)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,12 +29,14 @@ class SimulatedRegistry:
         ranges: Whether it heeds ``Range``.
         status: Answers everything with this, if not 0.
         location: Redirects blobs there, if not empty; ``{}`` stands for the path.
+        logins: What came as ``Authorization``.
         hang: Sends nothing more once it has sent the headers, until this is set.
     """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
     manifests: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     asked: list[tuple[str, str, str]] = field(default_factory=list)
+    logins: list[str | None] = field(default_factory=list)
     cut: int | None = None
     ranges: bool = True
     status: int = 0
@@ -48,11 +51,13 @@ class SimulatedRegistry:
 
 
 @contextmanager
-def simulated_registry() -> Iterator[SimulatedRegistry]:
-    """Start one; end it afterwards."""
+def simulated_registry(tls: ssl.SSLContext | None = None) -> Iterator[SimulatedRegistry]:
+    """Start one, over TLS if a server's context is given; end it afterwards."""
     registry = SimulatedRegistry()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(registry))
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     registry.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
@@ -72,6 +77,7 @@ def _handler(registry: SimulatedRegistry) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             registry.asked.append((self.command, self.path, self.headers.get("Range", "")))
+            registry.logins.append(self.headers.get("Authorization"))
             if registry.status:
                 self._send(registry.status, b'{"errors":[{"code":"X","message":"because"}]}')
             elif (match := _MANIFEST.fullmatch(self.path)) and match[2] in registry.manifests:

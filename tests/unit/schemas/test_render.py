@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.render import Output, age_text, bytes_text, duration_text, harmless, one_line
+from schemas.errors import UsageError
+from schemas.render import (
+    Output,
+    age_text,
+    bytes_text,
+    duration_text,
+    harmless,
+    one_line,
+    report,
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -117,3 +127,31 @@ def test_progress_without_a_terminal_is_plain_lines(
         meter.begin("writing y", 0)
         meter.advance(5)
     assert capsys.readouterr() == ("", "writing x.gguf: 50% of 2 MB\nwriting y: 5 B\n")
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_heads_warnings_and_errors_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Terminal()
+    monkeypatch.setattr("sys.stdout", shown)
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    output = Output()
+    output.table(("A", "B"), [("\x1b[2J", 1)])
+    output.warn("careful")
+    report(UsageError("no"), as_json=False)
+    text = shown.getvalue()
+    assert text.startswith("\x1b[1mA     B\x1b[0m\n␛[2J  1\n")
+    assert "\x1b[33mwarning:\x1b[0m careful\n\x1b[1;31merror[usage]:\x1b[0m no\n" in text
+    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        shown.truncate(0)
+        monkeypatch.setenv(name, value)
+        output.warn("careful")
+        assert "\x1b" not in shown.getvalue()
+        monkeypatch.delenv(name)
