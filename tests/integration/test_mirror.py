@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,9 +15,12 @@ import ollama
 import pytest
 
 from registry import oci
+from registry.oci import Descriptor, Manifest
 from tests.gguf_files import tiny_gguf
 from tests.serving import MAIN, Server, install, serving
+from tests.support.certificates import make
 from tests.support.registry import Registry, registry
+from tests.support.simulated_registry import simulated_registry
 
 ACCEPT = f"{oci.IMAGE_MANIFEST}, {oci.DOCKER_MANIFEST}"
 
@@ -177,6 +181,27 @@ def test_the_commands(home: Path, server: Server, mirror: Registry, tmp_path: Pa
     code, _, err = run(home, server, "pull", "me/nothing")
     assert (code, err.splitlines()[-1].split(":")[0]) == (4, "error[not-found]")
     assert run(home, server, "rm", "me/own")[0] == 0
+
+
+def test_a_confined_server_pulls_over_tls(tmp_path: Path) -> None:
+    own = make(tmp_path / "tls")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own.cert, own.key)
+    with simulated_registry(context) as there:
+        data = tiny_gguf(tmp_path / "tls.gguf").read_bytes()
+        config = there.put(b"{}")
+        manifest = Manifest(
+            config=Descriptor(oci.MODEL_CONFIG, config, 2),
+            layers=(Descriptor(oci.WEIGHT_RAW, there.put(data), len(data)),),
+            artifact_type=oci.MODEL_ARTIFACT,
+        )
+        there.manifests["latest"] = (manifest.to_bytes(), oci.IMAGE_MANIFEST)
+        url = f"https://127.0.0.1:{there.port}"
+        with (
+            serving(tmp_path / "home", mirror=url, mirror_ca=str(own.ca)) as server,
+            ollama.Client(server.url) as client,
+        ):
+            assert client.pull("me/tls").status == "success"
 
 
 def test_a_mirror_that_is_gone(home: Path, tmp_path: Path) -> None:
