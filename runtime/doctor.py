@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 from registry.store import Store
 from runtime.client import Address, Client
 from runtime.probe import probe
-from schemas.errors import NotFound, RemoteUnavailable, SealiftError
+from schemas.errors import KeyRequired, NotFound, RemoteUnavailable, SealiftError
 from schemas.settings import Settings
 from schemas.version import TOOL, VERSION
 
@@ -201,7 +201,7 @@ def _server(settings: Settings) -> Finding:
     address = Address.parse(settings.serve.host)
     try:
         version = Client.of(settings.serve).get("/api/version").get("version")
-    except RemoteUnavailable as error:
+    except (RemoteUnavailable, KeyRequired) as error:
         return Finding("server", "note", error.what, error.hint)
     return Finding("server", "ok", f"version {str(version)[:40]} at {address}")
 

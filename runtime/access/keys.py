@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from runtime.access.roles import Role
 from schemas import limits
-from schemas.errors import InvalidName
+from schemas.errors import InvalidName, MalformedDocument
 
 _PREFIX: Final = "sealift"
 _ID_BYTES: Final = 6
@@ -93,7 +93,7 @@ class ApiKey:
             name=document["name"],
             roles=frozenset(Role(role) for role in document["roles"]),
             hash=document["hash"],
-            created=datetime.fromisoformat(document["created"]),
+            created=_moment(document["created"]),
             expires=_time(document.get("expires")),
             revoked=_time(document.get("revoked")),
             requests_per_minute=document.get("requestsPerMinute"),
@@ -173,4 +173,11 @@ def _text(moment: datetime) -> str:
 
 
 def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+    return None if text is None else _moment(text)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:  # a leap second, for one: RFC 3339 has them, Python has not
+        raise MalformedDocument("a time in the API keys is none", why=text) from None

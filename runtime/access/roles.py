@@ -1,4 +1,4 @@
-"""What an API key may be for, and what each path asks for. Pure."""
+"""What an API key may be for, and what each route asks for. Pure."""
 
 from __future__ import annotations
 
@@ -30,18 +30,21 @@ _MANAGING_UNDER: Final = ("/api/blobs/",)
 _ADMIN_UNDER: Final = ("/api/sealift/",)
 
 
-def role_for(path: str) -> Role | None:
-    """The role that a path asks for; None where everybody may ask.
+def role_for(route: str) -> Role | None:
+    """The role that a route asks for; None where everybody may ask.
 
-    Any path that is not listed asks for ``infer``, so that what is added later is not open.
+    Any route that is not listed asks for ``infer``, so that what is added later is not open.
+
+    Args:
+        route: Its pattern, as in ``/api/blobs/{digest}``: what answers, however a client wrote it.
     """
-    if path in _OPEN or path.startswith(_OPEN_UNDER):
+    if route in _OPEN or route.startswith(_OPEN_UNDER):
         return None
-    if path in _MANAGING or path.startswith(_MANAGING_UNDER):
+    if route in _MANAGING or route.startswith(_MANAGING_UNDER):
         return Role.MODELS
-    if path == "/metrics":
+    if route == "/metrics":
         return Role.METRICS
-    if path.startswith(_ADMIN_UNDER):
+    if route.startswith(_ADMIN_UNDER):
         return Role.ADMIN
     return Role.INFER
 

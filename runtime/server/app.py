@@ -150,7 +150,7 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
         record.status, record.code = _GONE, Cancelled.code
         raise
     finally:
-        governance.end(request, record)
+        governance.end(record)
         _log_access(request, record)
 
 

@@ -126,7 +126,7 @@ class Governance:
             RoleMissing: Its key is not for this.
             RateLimited: Its key has had enough.
         """
-        wanted = role_for(request.path)
+        wanted = role_for(record.route)
         record.key = self._key(request)
         if self.required and wanted is not None:
             _check_role(record.key, wanted)
@@ -142,14 +142,14 @@ class Governance:
         if self.required:
             _check_role(self._key(request), role)
 
-    def end(self, request: web.Request, record: Record) -> None:
+    def end(self, record: Record) -> None:
         """Close a request's account: count it, and log it where that is due."""
         record.settle()
         self.limiter.charge(_bucket(record.key), self._rates(record.key), record.tokens)
-        if self.audit is not None and self._matters(request, record):
+        if self.audit is not None and self._matters(record):
             self.audit.add(record.entry())
 
-    def _matters(self, request: web.Request, record: Record) -> bool:
+    def _matters(self, record: Record) -> bool:
         """Whether the log keeps a request: one that asks a model, changes one, or was refused.
 
         Of strangers some per minute: who has no key must not be able to fill the log, and so wash
@@ -161,7 +161,7 @@ class Governance:
             except RateLimited:
                 return False
             return True
-        wanted = role_for(request.path)
+        wanted = role_for(record.route)
         lists = wanted is Role.INFER and record.method != hdrs.METH_POST
         return bool(record.rejected) or not (wanted is None or wanted is Role.METRICS or lists)
 

@@ -96,7 +96,8 @@ def test_documents_there_and_back() -> None:
         ("/nobody/knows", Role.INFER),
         ("/uix", Role.INFER),
         ("/api/delete", Role.MODELS),
-        ("/api/blobs/sha256:00", Role.MODELS),
+        ("/api/blobs/{digest}", Role.MODELS),
+        ("unmatched", Role.INFER),
         ("/metrics", Role.METRICS),
         ("/api/sealift/egress", Role.ADMIN),
     ],
@@ -144,6 +145,17 @@ def test_a_file_that_is_none_is_an_error(tmp_path: Path, text: str) -> None:
     keyfile.path_of(tmp_path).write_text(text)
     keyfile.path_of(tmp_path).chmod(0o600)
     with pytest.raises(MalformedDocument):
+        keyfile.read(tmp_path)
+
+
+def test_a_time_that_python_does_not_know(tmp_path: Path) -> None:
+    _, record = drawn()
+    document = record.document() | {"created": "2016-12-31T23:59:60Z"}
+    (tmp_path / "access").mkdir()
+    path = keyfile.path_of(tmp_path)
+    path.write_text(json.dumps({"schemaVersion": 1, "keys": [document]}))
+    path.chmod(0o600)
+    with pytest.raises(MalformedDocument, match="is none"):
         keyfile.read(tmp_path)
 
 
