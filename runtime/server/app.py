@@ -22,7 +22,7 @@ from runtime.server.exchange import BACKEND
 from runtime.server.governance import GOVERNANCE, Governance, follow_keys, reason_of
 from runtime.server.ollama import JSON
 from runtime.server.readiness import READINESS, Readiness
-from runtime.server.record import Record
+from runtime.server.record import RECORD, Record
 from runtime.server.routes import anthropic as anthropic_routes
 from runtime.server.routes import managing, native, operations
 from runtime.server.routes import openai as openai_routes
@@ -78,7 +78,6 @@ class Bodies:
 
 
 BODIES: Final = web.AppKey("bodies", Bodies)
-RECORD: Final = web.RequestKey("record", Record)
 _BUSY: Final = 503
 _GONE: Final = 499  # nginx's, for a client that did not wait; nobody gets to see it
 

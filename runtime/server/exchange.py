@@ -11,6 +11,7 @@ from aiohttp import hdrs, web
 from runtime.server.backend import Backend
 from runtime.server.body import parse_body
 from runtime.server.ollama import JSON
+from runtime.server.record import RECORD, asked_for
 from schemas import limits
 from schemas.errors import UsageError
 
@@ -31,7 +32,11 @@ async def body(request: web.Request) -> dict[str, Any]:
             data = await request.read()
     except TimeoutError:
         raise UsageError("the request body did not arrive in time") from None
-    return parse_body(data)
+    document = parse_body(data)
+    record = request.get(RECORD)
+    if record is not None:
+        record.asked = asked_for(document)
+    return document
 
 
 def json_response(

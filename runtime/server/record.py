@@ -7,10 +7,12 @@ once per token, so it does little: two clocks and a counter.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
+
+from aiohttp import web
 
 from registry.digest import Digest
 from runtime.access.keys import ApiKey
@@ -77,6 +79,7 @@ class Record:
         texts: None if prompts and answers are not kept.
         key: Whose request it is; None: nobody's that is known.
         arrived: By the monotonic clock.
+        asked: What the request's body names, as the client wrote it.
         model: That was asked for, once it is known.
         status: Of the answer.
         code: Of the error that it ended with; empty for none.
@@ -98,6 +101,7 @@ class Record:
     key: ApiKey | None = None
     arrived: float = field(default_factory=time.monotonic)
     at: float = field(default_factory=time.time)
+    asked: str = ""
     model: Model | None = None
     status: int = 0
     code: str = ""
@@ -212,6 +216,8 @@ class Record:
         }
         if self.code or self.rejected:
             fields["code"] = self.code or self.rejected
+        if self.asked and self.model is None:
+            fields["asked"] = self.asked
         if self.model is not None:
             fields |= {
                 "model": self.model.name,
@@ -227,6 +233,16 @@ class Record:
         if self.texts is not None:
             texts = {"prompt": "\n".join(self.texts.prompts), "answer": "".join(self.texts.answer)}
         return Entry(fields, {name: text for name, text in texts.items() if text})
+
+
+RECORD: Final = web.RequestKey("record", Record)
+
+
+def asked_for(document: Mapping[str, Any]) -> str:
+    """The model that a request's body names, and what it is to be copied to; bounded."""
+    found = [document.get(name) for name in ("model", "name", "source", "destination")]
+    texts = [value[: limits.NAME_CHARS] for value in found if isinstance(value, str) and value]
+    return " -> ".join(texts[:2])
 
 
 def prompt_text(task: Task) -> str:

@@ -153,6 +153,7 @@ async def test_roles(home: Path, locked: Site) -> None:
 
     copy = {"source": "tiny", "destination": "copy"}
     assert await status("POST", "/api/copy", infer, copy) == 403
+    assert await status("POST", "/api/%63opy", infer, copy) == 403
     assert await status("POST", "/api/copy", models, copy) == 200
     assert await status("DELETE", "/api/delete", admin, {"model": "copy"}) == 200
     assert await status("POST", "/api/chat", models, CHAT) == 403
@@ -268,9 +269,26 @@ async def test_who_asked_what_and_what_came_of_it(home: Path) -> None:
     assert (good["prompt_tokens"], good["output_tokens"]) == (2, 2)
     assert good["ms"] >= good["first_token_ms"] >= good["queue_ms"] >= 0
     assert "prompt" not in good
-    assert wrong["code"] == "not-found"
+    assert (wrong["code"], wrong["asked"]) == ("not-found", "no")
     assert (stranger["key"], stranger["code"]) == (None, "key-required")
     assert key.split("_", 2)[2] not in (home / "requests" / "requests.jsonl").read_text()
+
+
+async def test_who_changed_which_model(home: Path) -> None:
+    key = make_key(home, "ops", Role.MODELS)
+    async with served(home, Serve(require_keys=True)) as site:
+        for method, path, body in (
+            ("POST", "/api/copy", {"source": "tiny", "destination": "twin"}),
+            ("DELETE", "/api/delete", {"model": "twin"}),
+            ("DELETE", "/api/delete", {"name": "x" * 9999}),
+        ):
+            await site.client.request(method, path, json=body, headers=bearer(key))
+    found = [(line["key"], line["route"], line["asked"], line["status"]) for line in lines(home)]
+    assert found == [
+        ("ops", "/api/copy", "tiny -> twin", 200),
+        ("ops", "/api/delete", "twin", 200),
+        ("ops", "/api/delete", "x" * 255, 400),
+    ]
 
 
 async def test_prompts_are_kept_where_that_is_asked_for(home: Path) -> None:
