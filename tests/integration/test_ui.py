@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from registry.reference import Reference
+from registry.store import Store
+from runtime.access import keyfile
+from runtime.access.keys import new_key
+from runtime.access.roles import Role
+from schemas.settings import Serve
 from tests.support.arrival import KEY, brought
 from tests.support.browser import Browser, Page, browsing
 from tests.support.http_server import NAME, Site, served
@@ -284,6 +290,26 @@ async def test_an_empty_store(browser: Browser, site: Site) -> None:
     await visitor.do("until", "document.querySelector('#status').textContent")
     assert "no model here" in await visitor.do("text", "#status")
     assert await visitor.do("run", "document.querySelector('#send').disabled")
+
+
+async def test_a_server_that_asks_for_a_key(browser: Browser, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    key, record = new_key("visitor", (Role.INFER,), now=datetime.now(UTC))
+    with Store.open(home) as store:
+        keyfile.add(store, record)
+    async with served(home, Serve(require_keys=True)) as site:
+        visitor = Visitor(await asyncio.to_thread(browser.page), site)
+        await visitor.do("open", f"http://127.0.0.1:{site.port}/ui/")
+        await visitor.do("until", "document.querySelector('#status').textContent")
+        assert "an API key is required" in await visitor.do("text", "#status")
+        assert not await visitor.do("run", "document.querySelector('#settings').hidden")
+        await visitor.do("run", "document.querySelector('#key').focus()")
+        await visitor.do("type", key)
+        await visitor.do("press", "Tab")
+        await visitor.do("until", "!document.querySelector('#model').disabled")
+        await visitor.ask("let me in")
+        await visitor.answered()
+        assert "let me in" in await visitor.do("text", "article.assistant .text")
 
 
 # -- where the model comes from ----------------------------------------------------------------------

@@ -37,12 +37,12 @@ _MIB: Final = 1 << 20
 _FRONT_AIM: Final = 8.0  # MiB
 _WORKER_AIM: Final = 24.0
 _HOW: Final = """\
-`sealift serve` with SmolLM2-135M (Q4_1), two models over one file, 4 slots, 1 thread, and
-{clients} clients that do without a pause whatever a seeded random draws: streamed answers, answers dropped
-half-way, answers held to a JSON Schema, prompts of up to 900 tokens, embeddings, tokens, lists,
-requests that are wrong. The resident set is read every second from `/proc`. "Growth" is the median
-of the last quarter of the time less that of the second quarter: the first is for caches to fill.
-The series lies in `soak.csv` beside the other files of the run."""
+`sealift serve` with SmolLM2-135M (Q4_1), two models over one file, 4 slots, 1 thread, 32 MiB for
+old prompts, and {clients} clients that do without a pause whatever a seeded random draws: streamed
+answers, answers dropped half-way, answers held to a JSON Schema, prompts of up to 900 tokens,
+embeddings, tokens, lists, requests that are wrong. The resident set is read every second from
+`/proc`. "Growth" is the median of the last quarter of the time less that of the second quarter: the
+first is for caches to fill. The series lies in `soak.csv` beside the other files of the run."""
 _FAULTS_HOW: Final = """\
 A worker is killed (SIGKILL) in the middle of a long prompt, in the middle of an answer, and while
 it loads its model, in turn; another model answers meanwhile. Good is: the request gets exactly one
@@ -185,7 +185,8 @@ def measure(bench: Bench) -> Section:
     install(folder / "home", copy, "library/bystander:latest")
     copy.unlink()
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with serving(folder / "home", num_parallel="4", num_threads="1", audit="off") as server:
+    how = {"num_parallel": "4", "num_threads": "1", "prompt_cache": "32", "audit": "off"}
+    with serving(folder / "home", **how) as server:
         samples, load = _soak(bench, server, seconds)
         faults = Faults(server.process.pid, server.port, "victim", "bystander")
         outcomes = [faults.once(PHASES[n % len(PHASES)]) for n in range(kills)]
