@@ -24,7 +24,7 @@ from registry.sweep import GCReport, sweep
 from registry.verify import storage_errors
 from registry.withdrawals import SITE, Action, Withdrawal
 from schemas import limits
-from schemas.errors import InvalidName, NotFound, StoreBusy
+from schemas.errors import AlreadyExists, InvalidName, NotFound, StoreBusy
 
 _LOCK_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -171,6 +171,7 @@ class Store:
         Raises:
             NotFound: There is no model ``source``.
             InvalidName: The target has a host or a digest.
+            AlreadyExists: The target is a signed model, and the source is not.
             StoreBusy: Another process holds the store.
         """
         if target.host is not None or target.digest is not None:
@@ -179,12 +180,30 @@ class Store:
             record = self.catalogue.resolve(source)
             if record is None:
                 raise _no_model(source)
+            self.check_name(target, record.descriptor.digest)
             with self.catalogue.transaction() as tx:
                 tx.put_manifest(target.repository, record.descriptor, record.manifest)
                 tx.set_tag(target, record.descriptor.digest)
                 detail = {"to": str(target), "manifest": str(record.descriptor.digest)}
                 tx.add_audit_event(self.audit_event("model.copy", str(record.reference), detail))
             return self._named(target)
+
+    def check_name(self, reference: Reference, manifest: Digest) -> None:
+        """Whether a model may have a name: an unsigned one never that of a signed one.
+
+        Raises:
+            AlreadyExists: Who asks for the name must get what a publisher signed.
+        """
+        record = self.catalogue.resolve(replace(reference, digest=None))
+        if record is None or record.descriptor.digest == manifest:
+            return
+        vouched = self.catalogue.withdrawals.vouched
+        if vouched(record.descriptor.digest) and not vouched(manifest):
+            raise AlreadyExists(
+                f"model '{reference.local.shortest}' came signed in a bundle",
+                why="what nobody signed may not take its name",
+                hint="Choose another name",
+            )
 
     def withdrawal_of(self, manifest: Digest) -> Withdrawal | None:
         """Why a model must not be loaded or given out, or should be with a warning; None if not.

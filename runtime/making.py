@@ -28,7 +28,7 @@ from runtime.models import Models
 from runtime.parts import NO_PARTS, Parts, write_parts
 from runtime.provenance import KEY, Made
 from schemas import limits
-from schemas.errors import AlreadyExists, InvalidName, NotFound, UnsupportedRequest, UsageError
+from schemas.errors import InvalidName, NotFound, UnsupportedRequest, UsageError
 
 MODEL_FILE: Final = "model.gguf"  # what weights are called that came without a file's name
 
@@ -154,7 +154,7 @@ def settle(
     whole = Descriptor.for_bytes(media_type, manifest_bytes)
     made = Made.of(facts)
     with store.lock():
-        check_name(store, reference, whole.digest)
+        store.check_name(reference, whole.digest)
         signed = store.catalogue.withdrawals.vouched(whole.digest)
         area.add_bytes(manifest_bytes)
         area.install()
@@ -167,28 +167,6 @@ def settle(
             detail = {"manifest": str(whole.digest), "from": made.source if made else ""}
             how = "pull" if made and made.how == "pulled" else "create"
             tx.add_audit_event(store.audit_event(f"model.{how}", str(reference), detail))
-
-
-def check_name(store: Store, reference: Reference, digest: Digest | None = None) -> None:
-    """Whether an unsigned model may have a name.
-
-    Args:
-        store: Where.
-        reference: The name.
-        digest: Of its manifest; a name that stands for that already is no conflict.
-
-    Raises:
-        AlreadyExists: Who asks for it must get what a publisher signed.
-    """
-    record = store.catalogue.resolve(reference)
-    if record is None or record.descriptor.digest == digest:
-        return
-    if store.catalogue.withdrawals.vouched(record.descriptor.digest):
-        raise AlreadyExists(
-            f"model '{reference.shortest}' came signed in a bundle",
-            why="what is made here is signed by nobody, and may not take its name",
-            hint="Choose another name",
-        )
 
 
 def signed_with(store: Store, weights: Digest) -> list[Digest]:

@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from typing import Any, Final, Self
 
 from runtime.launcher import die_with_parent, start_python
-from runtime.sandbox import attempt_all, confine_courier
+from runtime.sandbox import SandboxReport, attempt_all, confine_courier
 from schemas import limits
 from schemas.errors import EnvironmentFault, RemoteUnavailable, SandboxUnavailable, SealiftError
 
 _PACKET_BYTES: Final = 64 * limits.KIB
 _OK: Final = b"ok"
 _CONNECT: Final = b"connect"
+_PORTS_SINCE: Final = 4
 _ITS_BUSINESS: Final = ("tcp", "tcp6")  # ways out that it must have
 
 
@@ -125,6 +126,12 @@ def _connect(addresses: Sequence[tuple[str, int]]) -> tuple[socket.socket | None
     return None, why
 
 
+def held_port(report: SandboxReport) -> bool:
+    """Whether the kernel keeps this process to the mirror's port (Landlock ABI 4)."""
+    words = report.landlock.split()
+    return len(words) == 2 and words[1].isdecimal() and int(words[1]) >= _PORTS_SINCE
+
+
 def main() -> None:
     """Entry point of ``python -m runtime.mirror.courier FD PARENT``."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
@@ -141,7 +148,9 @@ def main() -> None:
         except SealiftError as error:
             control.send(json.dumps({"why": error.line()}).encode())
             return
-        attempts = [a.document() for a in attempt_all() if a.kind not in _ITS_BUSINESS]
+        # Where Landlock holds the port, TCP to any other must fail too.
+        business = () if held_port(report) else _ITS_BUSINESS
+        attempts = [a.document() for a in attempt_all() if a.kind not in business]
         control.send(json.dumps({"sandbox": report.document(), "attempts": attempts}).encode())
         with contextlib.suppress(ConnectionError):
             _serve(control, addresses)

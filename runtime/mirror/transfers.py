@@ -24,7 +24,7 @@ from registry.reference import Reference
 from registry.staging import StagingArea
 from registry.store import Store, actor
 from registry.verify import storage_errors
-from runtime.making import check_name, settle, signed_with
+from runtime.making import settle, signed_with
 from runtime.mirror.remote import Remote
 from runtime.provenance import Made
 from schemas import limits
@@ -146,7 +146,7 @@ def _check(store: Store, reference: Reference, whole: Descriptor, manifest: Mani
     if reference.digest not in (None, whole.digest):
         raise ContentMismatch(f"the mirror sent another manifest than {reference.digest}")
     weights = layers_of(manifest.layers, Part.MODEL)
-    if len(weights) != 1:
+    if len(weights) != 1 or len(manifest.layers) > limits.MODEL_FILES:
         raise UnsupportedRequest(
             f"model '{reference.shortest}' cannot be served",
             why="it is not a single GGUF file, which is all that the engine here runs",
@@ -157,7 +157,7 @@ def _check(store: Store, reference: Reference, whole: Descriptor, manifest: Mani
         found = store.catalogue.withdrawals.of(digest, blobs)
         if found is not None and found.stops:
             raise found.refusal(reference.shortest)
-    check_name(store, reference, whole.digest)
+    store.check_name(reference, whole.digest)
     return weights[0]
 
 

@@ -69,6 +69,8 @@ def test_it_connects_again_and_again() -> None:
         outcomes = {a["kind"]: a["outcome"] for a in courier.report["attempts"]}
         assert set(outcomes.values()) == {"refused"}
         assert {"udp", "dns", "raw", "packet", "unix", "netlink"} <= outcomes.keys()
+        held = courier.report["sandbox"]["landlock"] in {f"ABI {n}" for n in range(4, 99)}
+        assert ("tcp" in outcomes) is held, "to another port"
 
 
 def test_the_second_address_is_tried() -> None:

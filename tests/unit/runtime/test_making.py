@@ -187,6 +187,10 @@ def test_nothing_unsigned_takes_the_name_of_what_is_signed(store: Store) -> None
     make(store, WHOLE)
     make(store, Recipe(MINE, BASE, system="x"))
     assert model(store).system == "x", "what was made here may be made anew"
+    with pytest.raises(AlreadyExists, match="came signed in a bundle"):
+        store.copy_model(MINE, BASE)
+    store.copy_model(BASE, MINE)
+    assert digest(store, MINE) == before, "what is signed may have any name"
 
 
 @pytest.mark.parametrize("action", [Action.WARN, Action.QUARANTINE, Action.BLOCK])
