@@ -1,12 +1,12 @@
 """Continuous batching: many answers at once, one step at a time. Pure; what decodes is a backend.
 
-A step decodes one token of every sequence that answers, then prompt tokens, fewer of them while
-others answer, so that running streams keep their pace. What a slot computed stays in it, so a
-prompt that begins like an earlier one starts behind the common part.
+A step computes either the next token of every answer, or a chunk of one prompt; where there is both
+to do, they take turns, so running streams keep their pace. What a slot computed stays in it, or is
+saved for a while, so a prompt that begins like an earlier one starts behind the common part.
 
-What else lies in the context, and the shape of batches, change the last bits of logits. So a job
-that names a seed starts from nothing, and in an empty context if nobody else is running: as long as
-it is alone, the same seed gives the same answer.
+A job that names a seed gets the same answer whatever else runs: its prompt is computed in chunks
+that do not depend on others, reuses only what was made that way, and its next tokens are computed
+beside others only where that was seen to make no difference (:mod:`runtime.engine.company`).
 """
 
 from __future__ import annotations
@@ -15,17 +15,23 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from runtime.engine.answer import Answer
-from runtime.engine.form import Form
+from runtime.engine.backend import Backend
+from runtime.engine.company import Company, Kind
+from runtime.engine.lookup import MOST, Lookup
+from runtime.engine.places import WORTH, Places
 from runtime.engine.prompt import Prompt
-from runtime.engine.sampling import Plan, plan
-from runtime.engine.slots import Slot, choose, common_prefix
+from runtime.engine.sampling import plan
+from runtime.engine.slots import usable
+from runtime.engine.stream import Share, Stream
 from runtime.messages import Event, Failed, Finished, FinishReason, Job, Started
 from schemas import limits
 from schemas.errors import SealiftError, WorkerFailed
+
+_NOBODY: Final[Mapping[Stream, Kind]] = MappingProxyType({})
 
 
 class Prompts(Protocol):
@@ -40,140 +46,6 @@ class Prompts(Protocol):
         ...
 
 
-class Backend(Protocol):
-    """What decodes: one context with several sequences, one batch, samplers."""
-
-    @property
-    def n_vocab(self) -> int:
-        """Number of tokens of the model."""
-        ...
-
-    @property
-    def rows(self) -> int:
-        """Rows of the batch; at least as many as there are sequences."""
-        ...
-
-    def keep(self, sequence: int, count: int) -> int:
-        """Drop all but the first ``count`` positions of a sequence.
-
-        Returns:
-            How many are left: ``count``, or 0 if this memory cannot be cut there.
-        """
-        ...
-
-    def put(
-        self, row: int, tokens: Sequence[int], position: int, sequence: int, *, wanted: bool
-    ) -> None:
-        """Fill rows of the batch from ``row`` on; compute the last one's logits if wanted."""
-        ...
-
-    def decode(self, start: int, end: int) -> bool:
-        """Decode rows ``start`` to ``end``.
-
-        Returns:
-            False if the context has no room for so many at once; nothing changed then.
-
-        Raises:
-            WorkerFailed: It cannot be done; the sequences' memory may hold a part.
-        """
-        ...
-
-    def sampler(self, samplers: Plan, prompt: Sequence[int], form: Form | None) -> Any:
-        """Build what :meth:`choose` takes.
-
-        Args:
-            samplers: What to build.
-            prompt: History, for penalties.
-            form: What the answer is held to, if anything.
-
-        Raises:
-            UsageError: Answers cannot be held to such a form.
-        """
-        ...
-
-    def free(self, sampler: Any) -> None:
-        """Give it back."""
-        ...
-
-    def choose(self, row: int, sampler: Any, *, free: bool) -> int:
-        """The next token.
-
-        Args:
-            row: Whose logits decide, counted from the last decode's ``start``.
-            sampler: From :meth:`sampler`.
-            free: Whether the answer's form does not hold yet.
-
-        Raises:
-            WorkerFailed: The answer's form is too complex here.
-        """
-        ...
-
-    def complete(self, sampler: Any) -> bool:
-        """Whether the answer has its whole form, and nothing can follow."""
-        ...
-
-    def logprob(self, row: int, token: int, alternatives: int) -> dict[str, Any]:
-        """What a client is told about a token's probability, with so many alternatives."""
-        ...
-
-    def ends(self, token: int) -> bool:
-        """Whether the model says with this token that it is done."""
-        ...
-
-    def piece(self, token: int) -> bytes:
-        """What a token adds to the text."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class _Sequence:
-    """A job that has a slot."""
-
-    job: Job
-    slot: Slot
-    prompt: list[int]
-    marks: Mapping[int, bytes]
-    reused: int
-    answer: Answer
-    sampler: Any
-    limit: float
-    began: int
-    prompt_ns: int = 0
-    output: list[int] = field(default_factory=list)
-    following: int = -1  # the token to decode next; -1 while the prompt is not done
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Share:
-    """Rows of a batch that belong to one sequence.
-
-    Attributes:
-        sequence: Whose.
-        start: First row.
-        tokens: One per row.
-        wanted: Whether the last row's logits are.
-    """
-
-    sequence: _Sequence
-    start: int
-    tokens: list[int]
-    wanted: bool
-
-    @property
-    def end(self) -> int:
-        """The row after the last."""
-        return self.start + len(self.tokens)
-
-    def halves(self) -> tuple[_Share, _Share]:
-        """Two shares in place of one of several rows."""
-        middle = len(self.tokens) // 2
-        first = _Share(self.sequence, self.start, self.tokens[:middle], wanted=False)
-        second = _Share(
-            self.sequence, self.start + middle, self.tokens[middle:], wanted=self.wanted
-        )
-        return first, second
-
-
 class ContinuousEngine:
     """A :class:`runtime.engine.Engine` over a backend.
 
@@ -182,20 +54,23 @@ class ContinuousEngine:
         prompts: What makes prompts.
         parallel: Number of sequences.
         n_context: Tokens that prompt and answer of one sequence share.
+        memory: Bytes for what lost its slot.
     """
 
     def __init__(
-        self, backend: Backend, prompts: Prompts, *, parallel: int, n_context: int
+        self, backend: Backend, prompts: Prompts, *, parallel: int, n_context: int, memory: int = 0
     ) -> None:
         self._backend = backend
         self._prompts = prompts
         self._parallel = parallel
         self._n_context = n_context
-        self._slots = [Slot(number) for number in range(parallel)]
+        self._places = Places(backend, parallel, memory)
+        self._company = Company(tries=backend.takes_back)
         self._queue: deque[Job] = deque()
-        self._running: list[_Sequence] = []
+        self._running: list[Stream] = []
         self._cancelled: set[int] = set()
-        self._turn = 0
+        self._read = False  # whether the last step read of a prompt
+        self._chunks = 0
 
     # -- the engine's interface -------------------------------------------------------------------
 
@@ -215,22 +90,28 @@ class ContinuousEngine:
             self._cancelled.add(job_id)
 
     def step(self) -> list[Event]:
-        """Decode once, for all sequences that have something to decode; return what came of it."""
+        """Answer, or read of a prompt; return what came of it."""
         events: list[Event] = []
         if self._cancelled:
             events += self._end_cancelled()
         while self._queue and len(self._running) < self._parallel:
             events += self._admit(self._queue.popleft())
-        if self._running:
-            events += self._decode(self._fill())
+        self._catch_up()
+        answering = [s for s in self._running if not s.reading or s.almost]
+        reading = [s for s in self._running if s.reading and not s.almost and s.leader is None]
+        self._read = bool(reading) and not (answering and self._read)
+        if self._read:
+            events += self._read_on(self._next_reader(reading), alone=not answering)
+        elif answering:
+            events += self._answer(answering)
         return events
 
     # -- jobs come and go -------------------------------------------------------------------------
 
     def _end_cancelled(self) -> Iterator[Event]:
         cancelled, self._cancelled = self._cancelled, set()
-        for sequence in [s for s in self._running if s.job.id in cancelled]:
-            yield self._finish(sequence, "cancelled")
+        for stream in [s for s in self._running if s.job.id in cancelled]:
+            yield self._finish(stream, "cancelled")
         queue, self._queue = self._queue, deque()
         for job in queue:
             if job.id in cancelled:
@@ -246,175 +127,277 @@ class ContinuousEngine:
             sampler = self._backend.sampler(samplers, prompt.tokens, prompt.form)
         except SealiftError as error:
             return [_failed(job, error)]
-        fresh = job.sampling.seed >= 0
-        if fresh and not self._running:
-            self._purge()
-        slot = choose(self._slots, () if fresh else prompt.tokens)
-        if slot is None:  # never: step() admits only while fewer run than there are slots
-            raise WorkerFailed("the engine has no free slot")
-        reused = self._reuse(slot, prompt.tokens, fresh=fresh)
-        self._turn += 1
-        slot.taken, slot.used = True, self._turn
-        wanted = job.sampling.num_predict
-        self._running.append(
-            _Sequence(
-                job=job,
-                slot=slot,
-                prompt=prompt.tokens,
-                marks=prompt.marks,
-                reused=reused,
-                answer=Answer(job.id, job.sampling.stop, prompt.reader),
-                sampler=sampler,
-                limit=wanted if wanted >= 0 else math.inf,
-                began=began,
-            )
+        exact = job.sampling.seed >= 0
+        slot = self._places.take(prompt.tokens, exact=exact)
+        stream = Stream(
+            job=job,
+            slot=slot,
+            prompt=prompt.tokens,
+            marks=prompt.marks,
+            reused=len(slot.cached),
+            answer=Answer(job.id, job.sampling.stop, prompt.reader),
+            sampler=sampler,
+            limit=self._limit(job),
+            began=began,
+            exact=exact,
         )
+        self._follow(stream)
+        self._running.append(stream)
         return []
 
-    def _reuse(self, slot: Slot, prompt: list[int], *, fresh: bool) -> int:
-        """Keep of a slot what the prompt begins with; drop the rest. Returns the tokens kept."""
-        # One token at least is decoded: its logits are where the answer begins.
-        keep = 0 if fresh else min(common_prefix(slot.cached, prompt), len(prompt) - 1)
-        keep = self._backend.keep(slot.id, keep)
-        del slot.cached[keep:]
-        return keep
+    def _limit(self, job: Job) -> float:
+        if job.sampling.num_predict >= 0:
+            return job.sampling.num_predict
+        # Ollama's bound for answers that may go on for ever.
+        return limits.SHIFTED_CONTEXTS * self._n_context if job.shift else math.inf
 
-    def _finish(self, sequence: _Sequence, reason: FinishReason) -> Finished:
-        self._release(sequence)
+    def _follow(self, stream: Stream) -> None:
+        """Wait for somebody who reads the same beginning just now."""
+        best = stream.reused + WORTH - 1
+        for other in self._running:
+            if other.reading:
+                whole = len(other.prompt) if other.exact else other.slot.exact
+                known = usable(other.prompt, whole, stream.prompt, exact=stream.exact)
+                if known > best:
+                    best = stream.wanted = known
+                    stream.leader = other
+
+    def _finish(self, stream: Stream, reason: FinishReason) -> Finished:
+        self._release(stream)
         now = time.monotonic_ns()
-        prompt_ns = sequence.prompt_ns or now - sequence.began
+        prompt_ns = stream.prompt_ns or now - stream.began
         return Finished(
-            job=sequence.job.id,
+            job=stream.job.id,
             reason=reason,
-            prompt_tokens=len(sequence.prompt),
-            output_tokens=len(sequence.output),
+            prompt_tokens=len(stream.prompt),
+            output_tokens=len(stream.output),
             prompt_ns=prompt_ns,
-            eval_ns=now - sequence.began - prompt_ns,
-            context=(*sequence.prompt, *sequence.output) if sequence.job.want_context else (),
-            stop=sequence.answer.stop,
+            eval_ns=now - stream.began - prompt_ns,
+            context=(*stream.prompt, *stream.output) if stream.job.want_context else (),
+            stop=stream.answer.stop,
+            thinking_tokens=stream.thought,
         )
 
-    def _release(self, sequence: _Sequence) -> None:
-        self._running.remove(sequence)
-        sequence.slot.taken = False
-        self._backend.free(sequence.sampler)
+    def _release(self, stream: Stream) -> None:
+        self._running.remove(stream)
+        stream.slot.taken = False
+        self._backend.free(stream.sampler)
+        for other in self._running:
+            if other.leader is stream and other.waits():
+                other.wanted = 0  # nobody reads it any more: what is there has to do
 
-    # -- one step ---------------------------------------------------------------------------------
+    # -- prompts ----------------------------------------------------------------------------------
 
-    def _fill(self) -> list[_Share]:
-        """Fill the batch: a token of every answer, then of prompts what there is room for."""
-        shares: list[_Share] = []
-        row = 0
-        for sequence in self._running:
-            if sequence.following >= 0:
-                shares.append(self._put(row, sequence, [sequence.following], wanted=True))
-                row += 1
-        room = self._backend.rows - row
-        room = min(room, limits.PROMPT_TOKENS_BESIDE) if row else room
-        for sequence in self._running:
-            if sequence.following < 0 and room > 0:
-                done = len(sequence.slot.cached)
-                tokens = sequence.prompt[done : done + room]
-                last = done + len(tokens) == len(sequence.prompt)
-                shares.append(self._put(row, sequence, tokens, wanted=last))
-                row += len(tokens)
-                room -= len(tokens)
-        return shares
+    def _next_reader(self, reading: Sequence[Stream]) -> Stream:
+        """The shortest is done soonest; every other chunk is the oldest's, so that none starves."""
+        self._chunks += 1
+        if self._chunks % 2:
+            return min(reading, key=lambda stream: stream.left)
+        return reading[0]
 
-    def _put(self, row: int, sequence: _Sequence, tokens: list[int], *, wanted: bool) -> _Share:
-        slot = sequence.slot
+    def _catch_up(self) -> None:
+        """Those who waited for others to read take over what is there now."""
+        for stream in self._running:
+            if stream.leader is not None and not stream.waits():
+                stream.leader = None
+                self._places.fetch(stream.slot, stream.prompt, exact=stream.exact)
+                stream.reused = len(stream.slot.cached)
+
+    def _read_on(self, stream: Stream, *, alone: bool) -> list[Event]:
+        done = len(stream.slot.cached)
+        rows = self._backend.rows
+        if stream.exact or not alone:
+            rows = min(rows, limits.PROMPT_TOKENS_BESIDE)
+        tokens = stream.prompt[done : done + rows]
+        wanted = int(done + len(tokens) == len(stream.prompt))
+        return self._decode([self._put(0, stream, tokens, wanted)])
+
+    # -- answers ----------------------------------------------------------------------------------
+
+    def _answer(self, answering: Sequence[Stream]) -> list[Event]:
+        """The next token of each."""
+        if len(self._running) == 1:
+            [stream] = answering
+            tokens = [*self._next(stream), *self._guesses(stream)]
+            return self._decode([self._put(0, stream, tokens, len(tokens))])
+        try:
+            self._places.close_gap()
+        except WorkerFailed as error:
+            lost = [s for s in self._running if not s.reading and not s.slot.cached]
+            return self._give_up([Share(stream, 0, [], 0) for stream in lost], error)
+        together, alone = self._company.split(answering)
+        kinds = self._company.kinds(together)
+        due = {kind for kind in set(kinds.values()) if self._company.doubtful(kind)}
+        doubtful = {stream: kind for stream, kind in kinds.items() if kind in due}
+        shares = [self._put(row, s, self._next(s), 1) for row, s in enumerate(together)]
+        events = self._decode(shares, doubtful) if shares else []
+        for stream in alone:
+            events += self._decode([self._put(0, stream, self._next(stream), 1)])
+        return events
+
+    def _next(self, stream: Stream) -> list[int]:
+        return stream.prompt[-1:] if stream.reading else [stream.following]
+
+    def _guesses(self, stream: Stream) -> list[int]:
+        """What may come behind the next token, while nobody else needs the time."""
+        if stream.exact or stream.reading or not self._backend.takes_back:
+            return []
+        if stream.lookup is None:
+            stream.lookup = Lookup([*stream.prompt, *stream.output])
+        room = min(self._n_context - len(stream.slot.cached), self._backend.rows) - 1
+        return stream.lookup.guess(int(min(room, stream.limit - len(stream.output) - 1, MOST)))
+
+    # -- one call ---------------------------------------------------------------------------------
+
+    def _put(self, row: int, stream: Stream, tokens: list[int], wanted: int) -> Share:
+        slot = stream.slot
         self._backend.put(row, tokens, len(slot.cached), slot.id, wanted=wanted)
-        return _Share(sequence, row, tokens, wanted=wanted)
+        return Share(stream, row, tokens, wanted)
 
-    def _decode(self, shares: list[_Share]) -> list[Event]:
-        """Decode adjacent rows; one share after the other, then in halves, if there is no room."""
+    def _decode(
+        self, shares: Sequence[Share], doubtful: Mapping[Stream, Kind] = _NOBODY
+    ) -> list[Event]:
+        """Decode adjacent rows; one share after the other, then in parts, if there is no room."""
         start, end = shares[0].start, shares[-1].end
         try:
             done = self._backend.decode(start, end)
-            if not done and self._purge():
+            if not done and self._places.purge():
                 done = self._backend.decode(start, end)
         except WorkerFailed as error:
             return self._give_up(shares, error)
         if done:
-            return self._settle(shares, start)
+            return self._settle(shares, start, doubtful)
         if end - start == 1:
-            why = "its context has no room left"
-            return self._give_up(shares, WorkerFailed("the engine cannot decode", why=why))
+            return self._give_up(shares, _no_room())
         events: list[Event] = []
-        for share in shares if len(shares) > 1 else shares[0].halves():
-            if share.sequence in self._running:
+        for share in shares if len(shares) > 1 else shares[0].parts():
+            if share.stream in self._running:
                 events += self._decode([share])
         return events
 
-    def _purge(self) -> bool:
-        """Empty the slots that no job has. Returns whether there was anything to empty."""
-        idle = [slot for slot in self._slots if not slot.taken and slot.cached]
-        for slot in idle:
-            self._empty(slot)
-        return bool(idle)
-
-    def _empty(self, slot: Slot) -> None:
-        self._backend.keep(slot.id, 0)
-        slot.cached.clear()
-
-    def _give_up(self, shares: list[_Share], error: WorkerFailed) -> list[Event]:
+    def _give_up(self, shares: Sequence[Share], error: WorkerFailed) -> list[Event]:
         for share in shares:
-            self._release(share.sequence)
-            self._empty(share.sequence.slot)
-        return [_failed(share.sequence.job, error) for share in shares]
+            self._release(share.stream)
+            self._places.empty(share.stream.slot)
+        return [_failed(share.stream.job, error) for share in shares]
 
-    def _settle(self, shares: list[_Share], start: int) -> list[Event]:
+    def _settle(
+        self, shares: Sequence[Share], start: int, doubtful: Mapping[Stream, Kind]
+    ) -> list[Event]:
         """Book what was decoded, and choose the next token where logits are."""
         events: list[Event] = []
+        traces = {s: self._backend.trace(s.start - start) for s in shares if s.stream in doubtful}
         for share in shares:
-            share.sequence.slot.cached += share.tokens
-            if share.wanted:
-                events += self._advance(share.sequence, share.end - 1 - start)
+            if share not in traces:
+                events += self._book(share, start)
+        for share, trace in traces.items():
+            events += self._try_alone(share, trace, doubtful[share.stream])
         return events
 
-    def _advance(self, sequence: _Sequence, row: int) -> Iterator[Event]:
-        if not sequence.prompt_ns:
-            sequence.prompt_ns = time.monotonic_ns() - sequence.began
-            yield Started(
-                sequence.job.id, len(sequence.prompt), sequence.reused, sequence.prompt_ns
-            )
-            if not sequence.limit:
-                yield self._finish(sequence, "length")
-                return
+    def _try_alone(self, share: Share, trace: bytes, kind: Kind) -> list[Event]:
+        """Decode a row again, without the others; that is the one that counts."""
+        slot = share.stream.slot
+        self._backend.keep(slot.id, len(slot.cached))
+        again = self._put(0, share.stream, share.tokens, 1)
         try:
-            free = sequence.answer.thinking
-            token = self._backend.choose(row, sequence.sampler, free=free)
+            done = self._backend.decode(0, 1)
         except WorkerFailed as error:
-            self._release(sequence)
-            yield _failed(sequence.job, error)
+            return self._give_up([again], error)
+        if not done:
+            return self._give_up([again], _no_room())
+        self._company.learn(kind, same=trace == self._backend.trace(0))
+        return self._book(again, 0)
+
+    def _book(self, share: Share, start: int) -> list[Event]:
+        stream, slot = share.stream, share.stream.slot
+        if share.wanted > 1:
+            return self._book_guesses(share, start)
+        if len(share.tokens) == limits.PROMPT_TOKENS_BESIDE and len(slot.cached) == slot.exact:
+            slot.exact += len(share.tokens)
+        slot.cached += share.tokens
+        return list(self._advance(stream, share.end - 1 - start)) if share.wanted else []
+
+    def _book_guesses(self, share: Share, start: int) -> list[Event]:
+        """Go on as far as the guesses were right; take back the others."""
+        stream, slot = share.stream, share.stream.slot
+        events: list[Event] = []
+        right = 0
+        until = len(slot.cached) + len(share.tokens)
+        for offset, token in enumerate(share.tokens):
+            if offset and (stream not in self._running or stream.following != token):
+                break
+            right = offset
+            slot.cached.append(token)
+            events += self._advance(stream, share.start + offset - start)
+        if len(slot.cached) < until:
+            self._backend.keep(slot.id, len(slot.cached))
+        if stream.lookup is not None:
+            stream.lookup.learn(len(share.tokens) - 1, right)
+        return events
+
+    def _advance(self, stream: Stream, row: int) -> Iterator[Event]:
+        if not stream.prompt_ns:
+            stream.prompt_ns = time.monotonic_ns() - stream.began
+            yield Started(stream.job.id, len(stream.prompt), stream.reused, stream.prompt_ns)
+            if not stream.limit:
+                yield self._finish(stream, "length")
+                return
+        thinking = stream.answer.thinking
+        try:
+            token = self._backend.choose(row, stream.sampler, free=thinking)
+        except WorkerFailed as error:
+            self._release(stream)
+            yield _failed(stream.job, error)
             return
         if self._backend.ends(token):
-            yield from self._end(sequence, "stop")
+            yield from self._end(stream, "stop")
             return
-        sequence.output.append(token)
-        sampling = sequence.job.sampling
+        stream.output.append(token)
+        stream.thought += thinking
+        if stream.lookup is not None:
+            stream.lookup.tell(token)
+        sampling = stream.job.sampling
         logprob = None
         if sampling.logprobs:
             logprob = self._backend.logprob(row, token, sampling.top_logprobs)
-        piece = self._backend.piece(token) or sequence.marks.get(token, b"")
-        yield from sequence.answer.feed(piece, logprob)
-        sequence.following = token
-        if sequence.answer.stopped or self._backend.complete(sequence.sampler):
-            yield from self._end(sequence, "stop")
-        elif len(sequence.output) >= sequence.limit or len(sequence.slot.cached) >= self._n_context:
-            yield from self._end(sequence, "length")
+        piece = self._backend.piece(token) or stream.marks.get(token, b"")
+        yield from stream.answer.feed(piece, logprob)
+        stream.following = token
+        if stream.answer.stopped or self._backend.complete(stream.sampler):
+            yield from self._end(stream, "stop")
+        elif len(stream.output) >= stream.limit or not self._has_room(stream):
+            yield from self._end(stream, "length")
 
-    def _end(self, sequence: _Sequence, reason: FinishReason) -> Iterator[Event]:
-        yield from sequence.answer.finish()
-        yield self._finish(sequence, reason)
+    def _has_room(self, stream: Stream) -> bool:
+        """Whether one more token fits, if need be and wanted without half of what came before."""
+        slot = stream.slot
+        if len(slot.cached) < self._n_context:
+            return True
+        if not stream.job.shift:
+            return False
+        keep = min(max(stream.job.sampling.num_keep, 1), self._n_context // 2)
+        until = keep + (self._n_context - keep) // 2
+        if not self._backend.cut(slot.id, keep, until):
+            return False
+        del slot.cached[keep:until]
+        slot.exact = 0
+        return True
+
+    def _end(self, stream: Stream, reason: FinishReason) -> Iterator[Event]:
+        yield from stream.answer.finish()
+        yield self._finish(stream, reason)
 
     def close(self) -> None:
         """Drop all jobs, without an event."""
-        for sequence in self._running:
-            self._backend.free(sequence.sampler)
+        for stream in self._running:
+            self._backend.free(stream.sampler)
         self._running.clear()
         self._queue.clear()
 
 
 def _failed(job: Job, error: SealiftError) -> Failed:
     return Failed(job.id, error.code, error.what, error.why, error.hint)
+
+
+def _no_room() -> WorkerFailed:
+    return WorkerFailed("the engine cannot decode", why="its context has no room left")

@@ -303,3 +303,88 @@ def test_the_models_own_template_is_replaced(engine: LlamaEngine) -> None:
     )
     [bare] = run(engine, Text("x!"), num_predict=0)
     assert finished(events).context == finished(bare).context
+
+
+def started(events: list[Event]) -> Started:
+    return next(event for event in events if isinstance(event, Started))
+
+
+def test_a_seeded_answer_is_the_same_whatever_else_runs(engine: LlamaEngine) -> None:
+    short: Chat | Text = chat("Invent a name for a boat.")
+    long: Chat | Text = Text("A list of animals: " + "cat, dog, bird, " * 45)  # over 256 tokens
+    how = {"seed": 7, "num_predict": 12}
+    alone = {prompt: text(run(engine, prompt, **how)[0]) for prompt in (short, long)}
+    third = chat("Count from 3 on.")
+    for prompt, others in ((short, [third, long]), (long, [third, short]), (short, [third])):
+        [*_, events] = run(engine, *others, prompt, **how)
+        assert text(events) == alone[prompt]
+        [events, *_] = run(engine, prompt, *others, **how)
+        assert text(events) == alone[prompt]
+
+
+def test_seeds_do_not_mind_neighbours_without_one(engine: LlamaEngine) -> None:
+    question = chat("Invent a name for a boat.")
+    [alone] = run(engine, question, seed=5, num_predict=16)
+    for late in (0, 5):
+        seeded = Job(next(_numbers), question, Sampling(seed=5, num_predict=16))
+        others = [
+            Job(next(_numbers), chat(f"Say {n}."), Sampling(num_predict=12)) for n in range(2)
+        ]
+        for job in others:
+            engine.submit(job)
+        events = [event for _ in range(late) for event in engine.step()]
+        engine.submit(seeded)
+        while engine.busy:
+            events += engine.step()
+        assert text([e for e in events if e.job == seeded.id]) == text(alone)
+
+
+def test_guessing_does_not_change_an_answer(engine: LlamaEngine) -> None:
+    for prompt in (PROMPTS[3], "tick tock tick tock tick tock tick"):
+        [plain] = run(engine, Text(prompt), temperature=0, num_predict=24, seed=0)
+        [guessed] = run(engine, Text(prompt), temperature=0, num_predict=24)
+        assert finished(guessed).context == finished(plain).context
+        stop = text(plain)[9:14]
+        [cut] = run(engine, Text(prompt), temperature=0, num_predict=24, stop=(stop,))
+        assert text(cut) == text(plain)[: text(plain).index(stop)]
+
+
+def test_the_same_prompt_at_once_is_read_once(engine: LlamaEngine) -> None:
+    question = chat("Name one thing that is " + "very " * 60 + "large.")
+    together = run(engine, *[question] * 4, temperature=0, num_predict=8)
+    cached = sorted(started(events).cached_tokens for events in together)
+    length = started(together[0]).prompt_tokens
+    assert cached[1:] == [length - 1] * 3
+    assert len({finished(events).context[: length + 4] for events in together}) == 1
+
+
+def test_a_prompt_comes_back_from_memory(model_gguf: Path) -> None:
+    for memory, least in ((64 << 20, 80), (0, 0)):
+        spec = WorkerSpec(
+            str(model_gguf), context_length=CONTEXT, num_threads=1, prompt_cache=memory
+        )
+        engine = LlamaEngine(spec)
+        first, second = (Text(f"{word} " * 100) for word in ("sea", "hill"))
+        [before] = run(engine, first, temperature=0, num_predict=6)
+        run(engine, second, num_predict=2)
+        [after] = run(engine, first, temperature=0, num_predict=6)
+        engine.close()
+        assert (started(after).cached_tokens > 0) == (memory > 0)
+        assert started(after).cached_tokens >= least
+        assert finished(after).context == finished(before).context
+
+
+def test_a_full_context_is_shifted_where_that_is_wanted(model_gguf: Path) -> None:
+    spec = WorkerSpec(str(model_gguf), context_length=96, num_threads=1)
+    engine = LlamaEngine(spec)
+    forbidden = {"0": -math.inf, "2": -math.inf}
+    sampling = Sampling(temperature=0, num_predict=150, logit_bias=forbidden)
+    for shift in (True, False):
+        job = Job(next(_numbers), Text("Once upon a time"), sampling, shift=shift)
+        engine.submit(job)
+        events: list[Event] = []
+        while engine.busy:
+            events += engine.step()
+        assert finished(events).reason == "length"
+        assert (finished(events).output_tokens == 150) == shift
+    engine.close()

@@ -18,7 +18,17 @@ from runtime.engine.llama.embedding import Embedder, failed
 from runtime.engine.llama.loading import Model
 from runtime.engine.llama.log import LOG
 from runtime.engine.prompt import PromptBuilder
-from runtime.messages import Embed, Event, Finished, Job, Task, Tokenize, Tokenized, WorkerSpec
+from runtime.messages import (
+    Embed,
+    Event,
+    Finished,
+    Job,
+    Rank,
+    Task,
+    Tokenize,
+    Tokenized,
+    WorkerSpec,
+)
 from schemas import limits
 from schemas.errors import SealiftError, UnsupportedRequest, UsageError
 
@@ -53,13 +63,18 @@ class LlamaEngine:
             else:
                 self._context = Context(self._model, self.context_length, parallel)
                 self._generator = ContinuousEngine(
-                    self._context, prompts, parallel=parallel, n_context=self.context_length
+                    self._context,
+                    prompts,
+                    parallel=parallel,
+                    n_context=self.context_length,
+                    memory=min(spec.prompt_cache, LOG.cache_bytes()),
                 )
         except SealiftError:
             self.close()
             raise
         self.model_bytes = self._model.bytes
         self.kv_bytes = LOG.cache_bytes()
+        self.buffers = LOG.buffers()
 
     @property
     def description(self) -> str:
@@ -67,6 +82,24 @@ class LlamaEngine:
         flags = lib.llama_print_system_info().decode("utf-8", "replace")
         on = re.findall(r"(\w+) = 1\b", flags)
         return f"llama.cpp {lib.llama_version().decode()} ({' '.join(on)})"
+
+    @property
+    def copied_bytes(self) -> int:
+        """Of the weights, what the engine keeps in main memory beside the mapped file."""
+        return sum(
+            size
+            for where, what, size in self.buffers
+            if what == "model" and where.startswith("CPU") and not where.endswith("_Mapped")
+        )
+
+    @property
+    def device_bytes(self) -> int:
+        """Of all buffers, what lies on accelerators."""
+        return sum(
+            size
+            for where, _, size in self.buffers
+            if not where.startswith("CPU") and not where.endswith("_Host")
+        )
 
     @property
     def busy(self) -> bool:
@@ -80,7 +113,9 @@ class LlamaEngine:
     def submit(self, task: Task) -> None:
         """Queue a task. Faults of the task itself come out of :meth:`step` as ``Failed``."""
         try:
-            if isinstance(task, Embed):
+            if isinstance(task, Embed | Rank):
+                if self._embedder is None and isinstance(task, Rank):
+                    raise UnsupportedRequest("the model does not rank texts")
                 if self._embedder is None:
                     self._embedder = Embedder(self._model, self.context_length)
                 self._ready += self._embedder.submit(task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 import numpy.typing as npt
 
+from runtime.engine.backend import State
 from runtime.engine.constraint import Constraint, Constraints
 from runtime.engine.form import Form
 from runtime.engine.llama.batch import Batch
 from runtime.engine.llama.loading import Model
+from runtime.engine.lookup import MOST
 from runtime.engine.sampling import Plan
 from schemas.errors import WorkerFailed
 
@@ -35,7 +38,10 @@ class Sampler:
 
 
 class Context:
-    """A context that generates; a :class:`runtime.engine.continuous.Backend`.
+    """A context that generates; a :class:`runtime.engine.backend.Backend`.
+
+    Each sequence has keys and values of its own, so it looks at no cell of others, and what it
+    computes does not depend on where theirs lie.
 
     Args:
         model: Loaded.
@@ -54,10 +60,18 @@ class Context:
         parameters.n_batch = rows
         parameters.n_ubatch = min(rows, _MICROBATCH)
         parameters.n_seq_max = parallel
-        parameters.n_outputs_max = parallel  # a row of logits each, not one per row of the batch
+        parameters.kv_unified = False
+        # Rows of logits: one of each sequence, or several of one; not one per row of the batch.
+        parameters.n_outputs_max = min(rows, max(parallel, 1 + MOST))
         self._context = model.context(parameters)
         self._memory = lib.llama_get_memory(self._context)
         self._window: int = lib.llama_model_n_swa(model.pointer)
+        self.takes_back = not (
+            self._window
+            or lib.llama_model_is_recurrent(model.pointer)
+            or lib.llama_model_is_hybrid(model.pointer)
+            or rows <= MOST
+        )
         self._constraints = Constraints(model.vocabulary)
         self.n_vocab = model.vocabulary.size
         self.rows: int = lib.llama_n_batch(self._context)
@@ -85,16 +99,45 @@ class Context:
         lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return 0
 
+    def cut(self, sequence: int, start: int, end: int) -> bool:
+        """Drop positions ``start`` to ``end``; those behind move up. False if that cannot be."""
+        memory = self._memory
+        if not (self.takes_back and lib.llama_memory_can_shift(memory)):
+            return False
+        if not lib.llama_memory_seq_rm(memory, sequence, start, end):
+            return False
+        lib.llama_memory_seq_add(memory, sequence, end, -1, start - end)
+        return True
+
+    def save(self, sequence: int, most: int) -> State | None:
+        """Copy what a sequence holds; None if that is more than ``most`` bytes."""
+        size = int(lib.llama_state_seq_get_size_ext(self._context, sequence, 0))
+        if not 0 < size <= most:
+            return None
+        data = np.empty(size, dtype=np.uint8)
+        done = lib.llama_state_seq_get_data_ext(self._context, _bytes(data), size, sequence, 0)
+        return State(data, size) if done else None
+
+    def load(self, sequence: int, state: State) -> bool:
+        """Replace what a sequence holds; false if that failed and it is empty now."""
+        self.keep(sequence, 0)
+        done = lib.llama_state_seq_set_data_ext(
+            self._context, _bytes(state.data), state.size, sequence, 0
+        )
+        if not done:
+            self.keep(sequence, 0)
+        return bool(done)
+
     def put(
-        self, row: int, tokens: Sequence[int], position: int, sequence: int, *, wanted: bool
+        self, row: int, tokens: Sequence[int], position: int, sequence: int, *, wanted: int
     ) -> None:
-        """Fill rows of the batch from ``row`` on; compute the last one's logits if wanted."""
+        """Fill rows of the batch from ``row`` on; compute the logits of the last ``wanted``."""
         batch, end = self._batch, row + len(tokens)
         batch.token[row:end] = tokens
         batch.position[row:end] = range(position, position + len(tokens))
         batch.sequence[row:end] = sequence
         batch.wanted[row:end] = 0
-        batch.wanted[end - 1] = wanted
+        batch.wanted[end - wanted : end] = 1
 
     def decode(self, start: int, end: int) -> bool:
         """Decode rows ``start`` to ``end``; false if there is no room for so many at once.
@@ -142,6 +185,10 @@ class Context:
         if not self.ends(token):
             constraint.accept(token)
         return token
+
+    def trace(self, row: int) -> bytes:
+        """The logits of a row, to be compared."""
+        return self._logits(row).tobytes()
 
     def complete(self, sampler: Sampler) -> bool:
         """Whether the answer has its whole form, and nothing can follow."""
@@ -201,3 +248,7 @@ class Context:
             best = [which for which in best if math.isfinite(logits[which])]
             best.sort(key=lambda which: -float(logits[which]))
         return {**entry(token), "top_logprobs": [entry(which) for which in best]}
+
+
+def _bytes(data: npt.NDArray[np.uint8]) -> Any:
+    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

@@ -6,14 +6,16 @@ llama.cpp refuses, and its "model" makes the next token from everything before i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from runtime.engine.backend import State
 from runtime.engine.continuous import ContinuousEngine
 from runtime.engine.form import Form
 from runtime.engine.prompt import Prompt
@@ -59,6 +61,15 @@ def spoken(prompt: str) -> tuple[list[int], Sampling]:
     return [ord(c) - 97 for c in prompt], Sampling(num_predict=20)
 
 
+def unbounded(prompt: str) -> tuple[list[int], Sampling]:
+    return [ord(c) - 97 for c in prompt], Sampling()
+
+
+PROMPTS = ["".join(each) for each in itertools.product("abcd", repeat=6)]
+TALKATIVE = next(prompt for prompt in PROMPTS if len(alone(*spoken(prompt))[0]) == 20)
+ENDLESS = next(prompt for prompt in PROMPTS if alone(*unbounded(prompt))[1] == "length")
+
+
 class Prompts:
     def build(self, job: Job) -> Prompt:
         assert isinstance(job.prompt, Text)
@@ -76,54 +87,92 @@ class Left:
 
 
 class SimulatedContext:
-    """A unified cache of so many cells; ``partial`` as of models that can lose a part."""
+    """A cache of so many cells in all.
+
+    Attributes:
+        takes_back: Whether a sequence can lose its last positions and keep the others.
+        sociable: Whether rows come out otherwise beside rows of a neighbouring sequence.
+    """
 
     n_vocab = VOCABULARY
 
-    def __init__(self, rows: int, cells: int, *, partial: bool = True) -> None:
+    def __init__(
+        self, rows: int, cells: int, *, partial: bool = True, sociable: bool = False
+    ) -> None:
         self.rows = rows
         self.cells = cells
-        self.partial = partial
+        self.takes_back = partial
+        self.sociable = sociable
         self.memory: dict[int, list[int]] = {}
         self.batch: list[tuple[int, int, int, bool] | None] = [None] * rows
         self.outputs: dict[int, int] = {}
         self.samplers = 0
-        self.decodes = 0
+        self.decodes: list[list[int]] = []
+        self.copies = 0
         self.fail_at = -1
+        self.disturbed: set[int] = set()
 
     def keep(self, sequence: int, count: int) -> int:
         tokens = self.memory.setdefault(sequence, [])
         assert count <= len(tokens)
-        if 0 < count < len(tokens) and not self.partial:
+        if 0 < count < len(tokens) and not self.takes_back:
             count = 0
         del tokens[count:]
         return count
 
+    def cut(self, sequence: int, start: int, end: int) -> bool:
+        tokens = self.memory[sequence]
+        assert 0 <= start < end <= len(tokens)
+        if self.takes_back:
+            del tokens[start:end]
+        return self.takes_back
+
+    def save(self, sequence: int, most: int) -> State | None:
+        tokens = self.memory.get(sequence, [])
+        return State(list(tokens), len(tokens)) if 0 < len(tokens) <= most else None
+
+    def load(self, sequence: int, state: State) -> bool:
+        self.copies += 1
+        self.memory[sequence] = []
+        if sum(map(len, self.memory.values())) + state.size > self.cells:
+            return False
+        self.memory[sequence] = list(state.data)
+        return True
+
     def put(
-        self, row: int, tokens: Sequence[int], position: int, sequence: int, *, wanted: bool
+        self, row: int, tokens: Sequence[int], position: int, sequence: int, *, wanted: int
     ) -> None:
         for offset, token in enumerate(tokens):
-            last = offset == len(tokens) - 1
-            self.batch[row + offset] = (token, position + offset, sequence, wanted and last)
+            last = offset >= len(tokens) - wanted
+            self.batch[row + offset] = (token, position + offset, sequence, last)
 
     def decode(self, start: int, end: int) -> bool:
         assert 0 <= start < end <= self.rows
-        self.decodes += 1
-        if self.decodes == self.fail_at:
+        entries = [entry for entry in self.batch[start:end] if entry is not None]
+        assert len(entries) == end - start
+        self.decodes.append([sequence for _, _, sequence, _ in entries])
+        if len(self.decodes) == self.fail_at:
             raise WorkerFailed("the engine cannot decode")
         if sum(map(len, self.memory.values())) + end - start > self.cells:
             return False
         self.outputs = {}
-        for row in range(start, end):
-            entry = self.batch[row]
-            assert entry is not None
-            token, position, sequence, wanted = entry
+        present = {sequence for _, _, sequence, _ in entries} if self.sociable else set()
+        self.disturbed = set()
+        for row, (token, position, sequence, wanted) in enumerate(entries):
             tokens = self.memory.setdefault(sequence, [])
             assert position == len(tokens) < CONTEXT, "positions follow each other"
             tokens.append(token)
             if wanted:
-                self.outputs[row - start] = following(tokens)
+                chosen = following(tokens)
+                if present & {sequence - 1, sequence + 1}:
+                    self.disturbed.add(row)
+                if row in self.disturbed and chosen != END:
+                    chosen = (chosen + 1) % 26
+                self.outputs[row] = chosen
         return True
+
+    def trace(self, row: int) -> bytes:
+        return bytes([self.outputs[row], row in self.disturbed])
 
     def sampler(self, samplers: Plan, prompt: Sequence[int], form: Form | None) -> Any:
         """The form is a number of tokens here; "none" is one that answers cannot be held to."""
@@ -152,8 +201,8 @@ class SimulatedContext:
         return letters([token]).encode()
 
 
-def engine(context: SimulatedContext, parallel: int) -> ContinuousEngine:
-    return ContinuousEngine(context, Prompts(), parallel=parallel, n_context=CONTEXT)
+def engine(context: SimulatedContext, parallel: int, memory: int = 0) -> ContinuousEngine:
+    return ContinuousEngine(context, Prompts(), parallel=parallel, n_context=CONTEXT, memory=memory)
 
 
 def job(number: int, prompt: str, **sampling: Any) -> Job:
@@ -197,27 +246,46 @@ PLOTS = st.builds(
 )
 
 
+@pytest.fixture(autouse=True)
+def small_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that short prompts have several chunks and are worth a copy."""
+    monkeypatch.setattr("schemas.limits.PROMPT_TOKENS_BESIDE", 4)
+    monkeypatch.setattr("runtime.engine.places.WORTH", 3)
+    monkeypatch.setattr("runtime.engine.continuous.WORTH", 3)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(
-    st.lists(PLOTS, min_size=1, max_size=8),
-    st.integers(1, 4),
-    st.integers(0, 12),
-    st.booleans(),
-    st.integers(0, 60),
+    plots=st.lists(PLOTS, min_size=1, max_size=8),
+    parallel=st.integers(1, 4),
+    more_rows=st.integers(0, 12),
+    partial=st.booleans(),
+    cells_short=st.integers(0, 60),
+    memory=st.sampled_from([0, 20, 1000]),
+    apart=st.integers(0, 3),
 )
 def test_every_answer_is_what_it_would_be_alone(
-    plots: list[Plot], parallel: int, more_rows: int, partial: bool, cells_short: int
+    plots: list[Plot],
+    parallel: int,
+    more_rows: int,
+    partial: bool,
+    cells_short: int,
+    memory: int,
+    apart: int,
 ) -> None:
     context = SimulatedContext(
         parallel + more_rows, max(CONTEXT, CONTEXT * parallel - cells_short), partial=partial
     )
-    subject = engine(context, parallel)
+    subject = engine(context, parallel, memory)
     events: list[Event] = []
-    for number, plot in enumerate(plots):
-        subject.submit(
-            job(number, plot.prompt, num_predict=plot.num_predict, stop=plot.stop, seed=plot.seed)
-        )
+    late = [
+        job(number, plot.prompt, num_predict=plot.num_predict, stop=plot.stop, seed=plot.seed)
+        for number, plot in enumerate(plots)
+    ]
     steps = 0
-    while subject.busy:
+    while subject.busy or late:
+        if late and steps >= apart * (len(plots) - len(late)):
+            subject.submit(late.pop(0))
         for number, plot in enumerate(plots):
             if plot.cancel_after == steps:
                 subject.cancel(number)
@@ -225,6 +293,10 @@ def test_every_answer_is_what_it_would_be_alone(
         steps += 1
         assert steps < 5_000
     assert context.samplers == 0
+    assert not any(slot.taken for slot in subject._places.slots)
+    for slot in subject._places.slots:
+        assert slot.cached == context.memory.get(slot.id, [])
+        assert slot.exact <= len(slot.cached)
     for number, plot in enumerate(plots):
         last = [event for event in events if event.job == number][-1]
         if isinstance(last, Failed):
@@ -241,6 +313,32 @@ def test_every_answer_is_what_it_would_be_alone(
             assert found == expected
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(plots=st.lists(PLOTS, min_size=2, max_size=8), parallel=st.integers(2, 4))
+def test_a_seeded_answer_does_not_depend_on_company(plots: list[Plot], parallel: int) -> None:
+    context = SimulatedContext(40, CONTEXT * parallel, sociable=True)
+    subject = engine(context, parallel)
+    for number, plot in enumerate(plots):
+        subject.submit(
+            job(number, plot.prompt, num_predict=plot.num_predict, stop=plot.stop, seed=number % 2)
+        )
+    events = drain(subject)
+    for number, plot in enumerate(plots):
+        sampling = Sampling(num_predict=plot.num_predict, stop=plot.stop)
+        assert answer(events, number) == alone([ord(c) - 97 for c in plot.prompt], sampling)
+
+
+def test_seeded_answers_are_computed_together_where_that_makes_no_difference() -> None:
+    context = SimulatedContext(64, 4 * CONTEXT)
+    subject = engine(context, 4)
+    for number in range(4):
+        subject.submit(job(number, TALKATIVE, num_predict=20, seed=number))
+    drain(subject)
+    together = sum(len(rows) == 4 for rows in context.decodes)
+    assert together >= 15
+    assert sum(len(rows) == 1 for rows in context.decodes) < 4 * 10
+
+
 def test_a_prompt_that_begins_like_the_last_is_not_decoded_again() -> None:
     context = SimulatedContext(64, CONTEXT)
     subject = engine(context, 1)
@@ -252,16 +350,106 @@ def test_a_prompt_that_begins_like_the_last_is_not_decoded_again() -> None:
     assert next(e for e in drain(subject) if isinstance(e, Started)).cached_tokens == 8
 
 
-def test_a_seed_starts_from_nothing_in_an_empty_context() -> None:
+def test_a_seed_reuses_only_what_was_computed_in_whole_chunks() -> None:
+    context = SimulatedContext(64, 2 * CONTEXT)
+    subject = engine(context, 1)
+    cached = []
+    for number, (prompt, seed) in enumerate(
+        [("abcabcabcab", -1), ("abcabcabcab", 3), ("abcabcabcab", 3), ("abcabcabxy", 3)]
+    ):
+        subject.submit(job(number, prompt, num_predict=1, seed=seed))
+        cached += [e.cached_tokens for e in drain(subject) if isinstance(e, Started)]
+    # The first one was read in one go, so nothing of it counts; then chunks of four.
+    assert cached == [0, 0, 8, 8]
+
+
+def test_a_prompt_whose_slot_was_taken_comes_back_from_memory() -> None:
+    for memory, expected in ((100, 8), (5, 0)):
+        context = SimulatedContext(64, CONTEXT)
+        subject = engine(context, 1, memory)
+        cached = []
+        for number, prompt in enumerate(["abcabcabc", "xyzzyxyzzy", "abcabcabc"]):
+            subject.submit(job(number, prompt, num_predict=1))
+            cached += [e.cached_tokens for e in drain(subject) if isinstance(e, Started)]
+        assert cached == [0, 0, expected]
+        assert subject._places.attic.bytes <= memory
+
+
+def test_a_prompt_is_copied_from_a_slot_that_somebody_else_has() -> None:
     context = SimulatedContext(64, 2 * CONTEXT)
     subject = engine(context, 2)
-    for number in range(2):
-        subject.submit(job(10 + number, "bbb", num_predict=1))
-        drain(subject)
-        subject.submit(job(number, "abcabcabc", num_predict=1, seed=3))
-        started = [e for e in drain(subject) if isinstance(e, Started)]
-        assert started[0].cached_tokens == 0
-        assert [len(tokens) for tokens in context.memory.values() if tokens] == [9]
+    subject.submit(job(1, TALKATIVE, num_predict=20))
+    subject.step()
+    subject.submit(job(2, TALKATIVE, num_predict=5))
+    [started] = [e for e in drain(subject) if isinstance(e, Started)]
+    assert started.cached_tokens == len(TALKATIVE) - 1
+    assert context.copies == 1
+
+
+def test_the_same_prompt_at_once_is_computed_once() -> None:
+    prompt = "abcabcabcabc"
+    context = SimulatedContext(8, 4 * CONTEXT)
+    subject = engine(context, 4)
+    for number in range(4):
+        subject.submit(job(number, prompt, num_predict=3))
+    events = drain(subject)
+    assert sum(len(rows) for rows in context.decodes) < len(prompt) + 4 * 4
+    for number in range(4):
+        expected = alone([ord(c) - 97 for c in prompt], Sampling(num_predict=3))
+        assert answer(events, number) == expected
+
+
+def test_whoever_waits_for_a_prompt_goes_on_when_its_reader_leaves() -> None:
+    prompt = "abcabcabcabcabc"
+    context = SimulatedContext(4, 2 * CONTEXT)
+    subject = engine(context, 2)
+    subject.submit(job(1, prompt, num_predict=3))
+    subject.submit(job(2, prompt, num_predict=3))
+    subject.step()
+    subject.cancel(1)
+    events = drain(subject)
+    expected = alone([ord(c) - 97 for c in prompt], Sampling(num_predict=3))
+    assert answer(events, 2) == expected
+
+
+def test_gaps_between_slots_are_closed() -> None:
+    context = SimulatedContext(64, 3 * CONTEXT)
+    subject = engine(context, 3)
+    subject.submit(job(0, TALKATIVE, num_predict=20))
+    subject.submit(job(1, "b", num_predict=2))
+    subject.submit(job(2, TALKATIVE, num_predict=20))
+    events = drain(subject)
+    assert answer(events, 2) == alone(*spoken(TALKATIVE))
+    assert context.decodes.count([0, 2]) <= 1
+    assert context.decodes.count([0, 1]) > 5
+
+
+def test_a_context_is_shifted_where_that_is_wanted() -> None:
+    context = SimulatedContext(8, CONTEXT)
+    subject = engine(context, 1)
+    sampling = Sampling(num_predict=CONTEXT + 10, num_keep=2)
+    for shift in (False, True):
+        subject.submit(Job(int(shift), Text(ENDLESS), sampling, shift=shift))
+        finished = drain(subject)[-1]
+        assert isinstance(finished, Finished)
+        if shift:
+            assert finished.output_tokens > CONTEXT - len(ENDLESS) + 1
+        else:
+            assert finished.output_tokens == CONTEXT - len(ENDLESS) + 1
+    context.takes_back = False
+    subject.submit(Job(9, Text(ENDLESS), sampling, shift=True))
+    finished = drain(subject)[-1]
+    assert isinstance(finished, Finished)
+    assert finished.output_tokens == CONTEXT - len(ENDLESS) + 1
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
+    context = SimulatedContext(8, 2 * CONTEXT)
+    subject = engine(context, 2)
+    subject.submit(job(1, "a" * 39, num_predict=1))
+    subject.submit(job(2, "bcb", num_predict=1))
+    order = [event.job for event in drain(subject) if isinstance(event, Started)]
+    assert order == [2, 1]
 
 
 def test_cancelling_frees_the_slot_within_a_step() -> None:
@@ -307,31 +495,29 @@ def test_nothing_to_predict_only_reads_the_prompt() -> None:
     assert answer(events, 1) == ("", "length")
 
 
-def test_running_answers_keep_their_pace_beside_a_long_prompt(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("schemas.limits.PROMPT_TOKENS_BESIDE", 4)
+def test_running_answers_keep_their_pace_beside_a_long_prompt() -> None:
     subject = engine(SimulatedContext(64, 2 * CONTEXT), 2)
-    talkative = next(p for p in ("a", "b", "ab", "ba", "aab") if len(alone(*spoken(p))[0]) > 10)
-    subject.submit(job(1, talkative, num_predict=20))
+    subject.submit(job(1, TALKATIVE, num_predict=20))
     subject.step()
-    subject.submit(job(2, "a" * 30, num_predict=1))
-    per_step = [subject.step() for _ in range(6)]
-    assert all(any(e.job == 1 for e in events) for events in per_step)
+    subject.submit(job(2, "z" * 30, num_predict=1))
+    per_step = [subject.step() for _ in range(12)]
+    assert sum(any(e.job == 1 for e in events) for events in per_step) == 6
     assert not any(e.job == 2 for events in per_step for e in events)
 
 
-def test_a_failed_decode_ends_its_jobs_and_the_engine_goes_on() -> None:
+@pytest.mark.parametrize("fail_at", range(1, 9))
+def test_a_failed_decode_ends_its_jobs_and_the_engine_goes_on(fail_at: int) -> None:
     context = SimulatedContext(64, 2 * CONTEXT)
     subject = engine(context, 2)
-    context.fail_at = 2
-    subject.submit(job(1, "ab"))
-    subject.submit(job(2, "cd"))
+    context.fail_at = fail_at
+    for number in (1, 2):
+        subject.submit(job(number, TALKATIVE, num_predict=20))
     events = drain(subject)
-    assert {e.job: e.code for e in events if isinstance(e, Failed)} == {
-        1: "worker-failed",
-        2: "worker-failed",
-    }
+    failed = {event.job for event in events if isinstance(event, Failed)}
+    assert failed
+    for number in {1, 2} - failed:
+        assert answer(events, number) == alone(*spoken(TALKATIVE))
+    assert context.samplers == 0
     subject.submit(job(3, "ab", num_predict=5))
     assert answer(drain(subject), 3) == alone([0, 1], Sampling(num_predict=5))
 
