@@ -13,6 +13,8 @@ FIGURES: Final = {
     "scale": "scale",
     "startup": "startup",
     "tokens": "tokens",
+    "serving": "serving",
+    "soak": "soak",
     "compression": "compression",
     "delta": "delta",
     "parity": "parity",

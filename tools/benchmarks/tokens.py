@@ -165,7 +165,7 @@ def _bare(bench: Bench, model: Path, threads: int) -> Iterator[dict[str, Ask]]:
     script = Path(__file__).with_name("bare_loop.py")
     command = [bench.command("python"), str(script), str(model), str(threads), str(_CONTEXT)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    with _ended(process):
+    with ended(process):
 
         def exchange(request: dict[str, Any] | None) -> dict[str, Any]:
             if process.stdin is None or process.stdout is None:
@@ -195,7 +195,7 @@ def _server(bench: Bench, site: Site, model: Path, threads: int) -> Iterator[Ask
     site.create(model, bundle, name=_NAME)
     store = site.new_store()
     site.import_bundle(bundle, store)
-    port = _free_port()
+    port = free_port()
     environment = {
         **os.environ,
         "SEALIFT_HOME": str(store),
@@ -209,7 +209,7 @@ def _server(bench: Bench, site: Site, model: Path, threads: int) -> Iterator[Ask
         process = subprocess.Popen(
             [bench.command("sealift"), "serve"], env=environment, stdout=out, stderr=out
         )
-    with _ended(process):
+    with ended(process):
         _wait_until_up(process, port, log)
 
         def ask(question: str) -> Answer:
@@ -223,7 +223,8 @@ def _server(bench: Bench, site: Site, model: Path, threads: int) -> Iterator[Ask
 
 
 @contextmanager
-def _ended(process: subprocess.Popen[Any]) -> Iterator[None]:
+def ended(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """End a process with the block, by force at last."""
     try:
         yield
     finally:
@@ -306,7 +307,8 @@ def _messages(question: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
