@@ -6,6 +6,7 @@ done here is refused, never left out in silence. Answers: :mod:`runtime.server.o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -44,8 +45,18 @@ NUMBERS: Final = {
 }
 
 
+def parse_chats(body: dict[str, Any]) -> tuple[Generation, ...]:
+    """``POST /v1/chat/completions``: a request for each of the ``n`` answers.
+
+    Raises:
+        UsageError: A field is wrong; subclasses tell how.
+        UnsupportedRequest: A field asks for what this version does not do.
+    """
+    return tuple(_copies(parse_chat(body), Fields(body)))
+
+
 def parse_chat(body: dict[str, Any]) -> Generation:
-    """``POST /v1/chat/completions``.
+    """The same for one answer.
 
     Raises:
         UsageError: A field is wrong; subclasses tell how.
@@ -93,7 +104,7 @@ def parse_completions(body: dict[str, Any]) -> tuple[Generation, ...]:
     """``POST /v1/completions``: prompts are continued as they stand, without a chat template.
 
     Returns:
-        A request for each prompt, alike but for that.
+        A request for each of the ``n`` answers to each prompt, the first prompt's first.
 
     Raises:
         UsageError: A field is wrong; subclasses tell how.
@@ -103,7 +114,7 @@ def parse_completions(body: dict[str, Any]) -> tuple[Generation, ...]:
     name, reference = parse_model(fields.text("model"))
     best_of = fields.integer("best_of", 1, limits.CHOICES)
     if best_of is not None and best_of > 1:
-        raise UnsupportedRequest('"best_of" above 1 is not supported yet')
+        raise UnsupportedRequest('"best_of" above 1 is not supported')
     prompts = _prompts(fields.raw("prompt"))
     suffix = fields.text("suffix") or ""
     logprobs = fields.integer("logprobs", 0, limits.TOP_LOGPROBS)
@@ -123,12 +134,27 @@ def parse_completions(body: dict[str, Any]) -> tuple[Generation, ...]:
         include_usage=_include_usage(fields),
         truncate=False,
     )
-    return tuple(
+    asked = (
         replace(request, prompt=Text(prompt, special=True, suffix=suffix), echo=prompt * echo)
         if isinstance(prompt, str)
         else replace(request, prompt=Text("", context=prompt, suffix=suffix))
         for prompt in prompts
     )
+    copies = tuple(copy for one in asked for copy in _copies(one, fields))
+    if len(copies) > limits.CHOICES:
+        raise UsageError(f'"prompt" and "n" ask for more than {limits.CHOICES} answers')
+    return copies
+
+
+def _copies(request: Generation, fields: Fields) -> Iterator[Generation]:
+    """``n`` of a request; a seed is that of the first, and those of the others follow from it."""
+    seed = request.options.sampling.get("seed")
+    for number in range(fields.integer("n", 1, limits.CHOICES) or 1):
+        if number == 0 or seed is None:
+            yield request
+        else:
+            options = parse_options({"seed": seed + number}).over(request.options)
+            yield replace(request, options=options)
 
 
 def _refuse(fields: Fields, *names: str) -> None:
@@ -220,9 +246,6 @@ def _are_tokens(items: list[Any]) -> bool:
 
 
 def _options(fields: Fields, *, logprobs: bool, top: int) -> Options:
-    choices = fields.integer("n", 1, limits.CHOICES)
-    if choices is not None and choices > 1:
-        raise UnsupportedRequest('"n" above 1 is not supported yet')
     wanted = numbers_of(fields)
     most = fields.integer("max_completion_tokens", 1, limits.CONTEXT_TOKENS)
     older = fields.integer("max_tokens", 1, limits.CONTEXT_TOKENS)

@@ -174,6 +174,7 @@ class OpenAIAnswer:
         answer_id: Unique; repeated in every chunk.
         created: Seconds since 1970; likewise.
         echoes: What each choice repeats before it; by default there is one choice.
+        copies: How many choices in a row answer the same prompt.
     """
 
     stream_type = SSE
@@ -186,7 +187,9 @@ class OpenAIAnswer:
         answer_id: str,
         created: int,
         echoes: Sequence[str] | None = None,
+        copies: int = 1,
     ) -> None:
+        self._copies = copies
         self._chat = chat
         self._include_usage = request.include_usage
         self._cached = 0
@@ -262,14 +265,14 @@ class OpenAIAnswer:
         return _dumps(document).encode("utf-8", "replace")
 
     def _usage(self, finished: Sequence[Finished]) -> dict[str, Any]:
-        prompt = sum(last.prompt_tokens for last in finished)
+        prompt = sum(last.prompt_tokens for last in finished[:: self._copies])
         output = sum(last.output_tokens for last in finished)
         thinking = sum(last.thinking_tokens for last in finished)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": output,
             "total_tokens": prompt + output,
-            "prompt_tokens_details": {"cached_tokens": self._cached},
+            "prompt_tokens_details": {"cached_tokens": min(self._cached, prompt)},
             "completion_tokens_details": {"reasoning_tokens": thinking},
         }
 

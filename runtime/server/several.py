@@ -1,4 +1,4 @@
-"""Several prompts in one request: run side by side, answered as the choices of one answer."""
+"""Several answers to one request: run side by side, given as the choices of one answer."""
 
 from __future__ import annotations
 

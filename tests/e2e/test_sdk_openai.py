@@ -138,6 +138,20 @@ def test_sampling(client: openai.OpenAI) -> None:
     assert len(entry.top_logprobs) == 3
 
 
+def test_several_answers(client: openai.OpenAI) -> None:
+    fields: Any = {"model": NAME, "messages": ASK, "n": 3, "temperature": 1.5, "max_tokens": 12}
+    answers = client.chat.completions.create(**fields, seed=5)
+    texts = [choice.message.content for choice in answers.choices]
+    assert len(set(texts)) > 1
+    again = client.chat.completions.create(**fields, seed=5)
+    assert [choice.message.content for choice in again.choices] == texts
+    streamed = ["", "", ""]
+    for chunk in client.chat.completions.create(**fields, seed=5, stream=True):
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.delta.content or ""
+    assert streamed == texts
+
+
 def test_logit_bias_bans_a_token(client: openai.OpenAI, server: Server) -> None:
     prompt = "The capital of France is"
 
@@ -183,7 +197,7 @@ def test_errors(client: openai.OpenAI) -> None:
     assert missing.value.code == "model_not_found"
     assert missing.value.type == "not_found_error"
     refused: list[dict[str, Any]] = [
-        {"n": 2},
+        {"n": 129},
         {"temperature": 3},
         {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]},
         {"messages": []},

@@ -356,6 +356,22 @@ async def test_v1_completions_of_several_prompts(site: Site) -> None:
     assert sum(e["choices"][0]["finish_reason"] == "stop" for e in found[:-2]) == 3
 
 
+async def test_v1_chat_with_several_answers(site: Site) -> None:
+    messages = [{"role": "user", "content": "one two"}]
+    body: dict[str, Any] = {"model": "tiny", "messages": messages, "n": 3}
+    document = (await site.post("/v1/chat/completions", body)).json()
+    assert [c["index"] for c in document["choices"]] == [0, 1, 2]
+    assert {c["message"]["content"] for c in document["choices"]} == {"one two "}
+    usage = document["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (2, 6), "one prompt, 3 answers"
+    body |= {"stream": True}
+    found = events(await site.post("/v1/chat/completions", body))
+    assert found.pop() == "[DONE]"
+    choices = [event["choices"][0] for event in found]
+    assert {c["index"] for c in choices if c["delta"].get("role")} == {0, 1, 2}
+    assert sum(c["finish_reason"] == "stop" for c in choices) == 3
+
+
 async def test_one_of_several_prompts_fails(site: Site) -> None:
     site.machine.pace.clear()
     for stream in (False, True):

@@ -52,17 +52,12 @@ async def _model(request: web.Request) -> web.Response:
 
 @described(Operation("Continue a conversation", shapes.CHAT, streamed(shapes.CHATTED)))
 async def _chat(request: web.Request) -> web.StreamResponse:
-    wanted = openai.parse_chat(await body(request))
-    return await answer(request, request.app[BACKEND], wanted, _reply([wanted], chat=True))
+    return await _answered(request, openai.parse_chats(await body(request)), chat=True)
 
 
 @described(Operation("Continue prompts", shapes.COMPLETE, streamed(shapes.COMPLETED)))
 async def _completions(request: web.Request) -> web.StreamResponse:
-    wanted = openai.parse_completions(await body(request))
-    reply = _reply(wanted, chat=False)
-    if len(wanted) > 1:
-        return await answer_all(request, request.app[BACKEND], wanted, reply)
-    return await answer(request, request.app[BACKEND], wanted[0], reply)
+    return await _answered(request, openai.parse_completions(await body(request)), chat=False)
 
 
 @described(Operation("Answer input items", shapes.RESPOND, streamed(shapes.RESPONDED)))
@@ -103,11 +98,17 @@ async def _rerank(request: web.Request) -> web.Response:
     return json_response(rerank.rerank_document(wanted, event))
 
 
-def _reply(wanted: Sequence[Generation], *, chat: bool) -> OpenAIAnswer:
-    return OpenAIAnswer(
+async def _answered(
+    request: web.Request, wanted: Sequence[Generation], *, chat: bool
+) -> web.StreamResponse:
+    reply = OpenAIAnswer(
         wanted[0],
         chat=chat,
         answer_id=secrets.token_hex(12),
         created=int(time.time()),
-        echoes=[request.echo for request in wanted],
+        echoes=[each.echo for each in wanted],
+        copies=len(wanted) // len({id(each.prompt) for each in wanted}),
     )
+    if len(wanted) > 1:
+        return await answer_all(request, request.app[BACKEND], wanted, reply)
+    return await answer(request, request.app[BACKEND], wanted[0], reply)

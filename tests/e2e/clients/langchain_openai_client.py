@@ -49,7 +49,8 @@ def structured() -> None:
 
 def tools() -> None:
     asked = model(QWEN, max_completion_tokens=60)
-    call = asked.bind_tools([WEATHER], tool_choice="get_weather").invoke("Weather in Paris?")
+    bound = asked.bind_tools([WEATHER], tool_choice="get_weather", parallel_tool_calls=False)
+    call = bound.invoke("Weather in Paris?")
     assert call.tool_calls[0]["name"] == "get_weather", call
     assert call.tool_calls[0]["args"]["city"] in ("Paris", "London")
     turns = [("user", "Weather in Paris?"), call, WEATHER.invoke(call.tool_calls[0])]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.messages import Call, Chat, Finished, Message, Piece, Text, task_document
-from runtime.server.openai import parse_chat, parse_completions
+from runtime.server.openai import parse_chat, parse_chats, parse_completions
 from runtime.server.openai_answers import OpenAIAnswer, error_document
 from runtime.server.requests import Generation, Timing, make_job
 from schemas.errors import (
@@ -135,7 +135,6 @@ def test_message_parts_and_roles() -> None:
     ("change", "text"),
     [
         ({"messages": []}, "[] is too short - 'messages'"),
-        ({"n": 2}, '"n" above 1 is not supported yet'),
         ({"n": 0}, '"n" must be between 1 and 128'),
         ({"temperature": 3}, '"temperature" must be between 0 and 2'),
         ({"max_tokens": 0}, '"max_tokens" must be between 1 and 16777216'),
@@ -184,7 +183,7 @@ def test_message_parts_and_roles() -> None:
 )
 def test_refusals(change: dict[str, Any], text: str) -> None:
     with pytest.raises(SealiftError) as caught:
-        parse_chat({**CHAT, **change})
+        parse_chats({**CHAT, **change})
     assert caught.value.line() == text
     assert caught.value.http_status == 400
 
@@ -208,7 +207,8 @@ def test_tools_and_the_choice_of_none() -> None:
         ({"prompt": [[1], [True]]}, '"prompt[1]" must be a string or an array of token ids'),
         ({"prompt": [-1]}, '"prompt[0]" must be a string or an array of token ids'),
         ({"prompt": ["a"] * 129}, '"prompt" has more than 128 entries'),
-        ({"best_of": 2}, '"best_of" above 1 is not supported yet'),
+        ({"best_of": 2}, '"best_of" above 1 is not supported'),
+        ({"prompt": ["a", "b"], "n": 65}, '"prompt" and "n" ask for more than 128 answers'),
         ({"echo": True}, '"echo" together with "logprobs" is not supported'),
         (
             {"prompt": [1], "echo": True, "logprobs": None},
@@ -233,6 +233,14 @@ def test_several_prompts_and_token_ids() -> None:
         Text("Hi", special=True),
         Text("", context=(1, 2)),
     ]
+    requests = parse_completions({**COMPLETION, "prompt": ["a", "b"], "n": 2, "seed": 7})
+    assert [(r.prompt, r.options.sampling["seed"]) for r in requests] == [
+        (Text("a", special=True), 7),
+        (Text("a", special=True), 8),
+        (Text("b", special=True), 7),
+        (Text("b", special=True), 8),
+    ]
+    assert len(parse_chats({**CHAT, "n": 3})) == 3
     (request,) = parse_completions({**COMPLETION, "prompt": [7, 8]})
     assert request.prompt == Text("", context=(7, 8))
     assert request.options.sampling["num_predict"] == 3
