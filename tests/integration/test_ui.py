@@ -204,26 +204,26 @@ snake_case_stays 2 * 3 * 4`));
     assert "snake_case_stays 2 * 3 * 4" in text
 
 
-@pytest.mark.parametrize(
-    "evil",
-    [
-        "'`'.repeat(200000)",
-        "'*a'.repeat(100000)",
-        "'['.repeat(200000)",
-        "'> '.repeat(100000)",
-        "'- '.repeat(100000)",
-        "'|'.repeat(100000) + '\\n|-|'",
-        "('**a ' + 'b'.repeat(30) + '\\n').repeat(5000)",
-        "('| a '.repeat(50) + '\\n' + '|-'.repeat(50) + '\\n').repeat(200)",
-        "'#'.repeat(100000) + ' ' + '#'.repeat(100000)",
-    ],
+EVIL = (
+    "'`'.repeat(200000)",
+    "'*a'.repeat(100000)",
+    "'['.repeat(200000)",
+    "'> '.repeat(100000)",
+    "'- '.repeat(100000)",
+    "'|'.repeat(100000) + '\\n|-|'",
+    "('**a ' + 'b'.repeat(30) + '\\n').repeat(5000)",
+    "('| a '.repeat(50) + '\\n' + '|-'.repeat(50) + '\\n').repeat(200)",
+    "'#'.repeat(100000) + ' ' + '#'.repeat(100000)",
 )
-async def test_markdown_that_would_take_for_ever(visitor: Visitor, evil: str) -> None:
-    source = (
-        "import('/ui/markdown.js').then(({ render }) => { const began = performance.now();"
-        f" render({evil}); return performance.now() - began; }})"
-    )
-    assert await visitor.do("run", source) < 3000
+
+
+async def test_markdown_that_would_take_for_ever(visitor: Visitor) -> None:
+    for evil in EVIL:
+        source = (
+            "import('/ui/markdown.js').then(({ render }) => { const began = performance.now();"
+            f" render({evil}); return performance.now() - began; }})"
+        )
+        assert await visitor.do("run", source) < 3000, evil
 
 
 # -- what may go wrong ------------------------------------------------------------------------------
