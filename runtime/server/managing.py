@@ -41,6 +41,7 @@ from schemas.errors import (
 )
 
 Line = dict[str, Any]
+SUCCESS: Final[Line] = {"status": "success"}
 _NO_MIRROR: Final = "this server reaches no other machine: no mirror is configured"
 _HINT: Final = (
     "Models enter by `sealift bundle import`; see the setting mirror in docs/modelfile.md"

@@ -213,7 +213,7 @@ def test_errors(client: ollama.Client) -> None:
     with pytest.raises(ollama.ResponseError, match="cannot be enforced") as caught:
         client.chat(NAME, ASK, format={"type": "nonsense"})
     assert caught.value.status_code == 400
-    with pytest.raises(ollama.ResponseError, match="does not take images"):
+    with pytest.raises(ollama.ResponseError, match="invalid image input"):
         client.generate(NAME, "x", images=[base64.b64encode(b"x").decode()])
     with pytest.raises(ollama.ResponseError, match="must be of type integer"):
         client.chat(NAME, ASK, options={"top_k": "many"})

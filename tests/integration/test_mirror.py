@@ -91,6 +91,16 @@ def test_made_pushed_removed_and_pulled(client: ollama.Client, mirror: Registry)
     assert shown.modelfile is not None
     assert "SYSTEM Be brief." in shown.modelfile
     assert client.push("me/mine").status == "success", "all is there already"
+    client.delete("me/mine")
+    statuses = [
+        line.status or "" for line in client.create("me/more", from_="me/mine", stream=True)
+    ]
+    assert statuses[0] == "pulling manifest", "a base that is not here is pulled"
+    assert statuses.count("success") == 1
+    assert names(client) == {"tiny:latest", "me/mine:latest", "me/more:latest"}
+    client.delete("me/more")
+    with pytest.raises(ollama.ResponseError, match="file does not exist"):
+        client.create("me/more", from_="me/nothing")
     assert client.pull("me/mine").status == "success"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
 from typing import Final
 
@@ -12,17 +12,19 @@ from aiohttp import web
 
 from registry.reference import Reference
 from registry.store import Store
+from runtime.making import Recipe
 from runtime.mirror.remote import Remote
 from runtime.mirror.transfers import Tell, pull, push
 from runtime.server import managing
 from runtime.server.answering import STREAM, Stream, write
+from runtime.server.backend import Backend
 from runtime.server.exchange import BACKEND, body, json_response
 from runtime.server.managing import Line
 from runtime.server.ollama import NDJSON, NativeAnswer
 from runtime.server.openapi import Operation, described
 from runtime.server.openapi import managing as shapes
 from schemas import limits
-from schemas.errors import UsageError
+from schemas.errors import NotFound, UsageError
 
 BLOBS: Final = "/api/blobs/"
 
@@ -41,8 +43,25 @@ async def _create(request: web.Request) -> web.StreamResponse:
     backend = request.app[BACKEND]
     document = await body(request)
     recipe, stream = await backend.run(managing.parse_create, document)
-    lines = await managing.create(backend, recipe)
-    return await _stream(request, _each(lines)) if stream else json_response(lines[-1])
+    async with aclosing(_made(backend, recipe)) as lines:
+        return await _told(request, lines, stream=stream)
+
+
+async def _made(backend: Backend, recipe: Recipe) -> AsyncGenerator[Line, None]:
+    """Make a model; a base that is not here is pulled, where there is a mirror to pull from."""
+    try:
+        lines = await managing.create(backend, recipe)
+    except NotFound:
+        if backend.mirror is None or recipe.base is None:
+            raise
+        wanted = managing.Transfer(recipe.base, stream=True)
+        async with aclosing(managing.transfer(backend, pull, wanted)) as pulled:
+            async for line in pulled:
+                if line != managing.SUCCESS:  # the last word is the new model's
+                    yield line
+        lines = await managing.create(backend, recipe)
+    for line in lines:
+        yield line
 
 
 @described(Operation("Whether a blob is here", other={404: "It is not."}))
@@ -88,9 +107,19 @@ async def _transfer(
 ) -> web.StreamResponse:
     wanted = managing.parse_transfer(await body(request))
     async with aclosing(managing.transfer(request.app[BACKEND], work, wanted)) as lines:
-        if wanted.stream:
-            return await _stream(request, lines)
-        return json_response([line async for line in lines][-1])
+        return await _told(request, lines, stream=wanted.stream)
+
+
+async def _told(
+    request: web.Request, lines: AsyncIterable[Line], *, stream: bool
+) -> web.StreamResponse:
+    """All lines as they come, or the last one alone."""
+    if stream:
+        return await _stream(request, lines)
+    last: Line = {}
+    async for line in lines:
+        last = line
+    return json_response(last)
 
 
 async def _chunks(request: web.Request) -> AsyncIterable[bytes]:
@@ -110,11 +139,6 @@ async def _chunks(request: web.Request) -> AsyncIterable[bytes]:
             parts, size = [], 0
         if not data:
             return
-
-
-async def _each(lines: list[Line]) -> AsyncIterable[Line]:
-    for line in lines:
-        yield line
 
 
 async def _stream(request: web.Request, lines: AsyncIterable[Line]) -> web.StreamResponse:
