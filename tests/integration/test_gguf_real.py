@@ -13,6 +13,7 @@ import gguf
 import numpy as np
 import pytest
 
+from bundler.scanning import Severity, scan_header, worst
 from registry.gguf import GGUFArray, GGUFText, ValueType, read_header_file
 from registry.gguf.tables import REMOVED_TENSOR_TYPES, TENSOR_TYPES
 
@@ -85,3 +86,8 @@ def test_our_tensor_types_are_the_engines() -> None:
             assert (block, size) == (0, 0)
         else:
             assert (TENSOR_TYPES[number].block, TENSOR_TYPES[number].block_bytes) == (block, size)
+
+
+def test_the_scan_finds_nothing_unusual(model_gguf: Path) -> None:
+    found = scan_header(read_header_file(model_gguf))
+    assert worst(found) is Severity.INFO, found
