@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from enum import Enum
 from typing import Final
 
@@ -11,7 +10,7 @@ class Role(Enum):
     """What a key may do."""
 
     INFER = "infer"
-    """Ask models, and see which there are."""
+    """Ask models."""
     MODELS = "models"
     """Make, fetch, copy and remove models."""
     METRICS = "metrics"
@@ -20,9 +19,31 @@ class Role(Enum):
     """Everything."""
 
 
+NOBODY: Final[frozenset[Role]] = frozenset()
+"""What asks for no key at all."""
+ANYBODY: Final = frozenset(Role)
+"""What every key may do: see which models there are."""
+ASKING: Final = frozenset({Role.INFER, Role.ADMIN})
+MANAGING: Final = frozenset({Role.MODELS, Role.ADMIN})
+READING: Final = frozenset({Role.METRICS, Role.ADMIN})
+RUNNING: Final = frozenset({Role.ADMIN})
+
+
 # What a probe or a browser asks before it can have a key. None of it tells anything about models.
 _OPEN: Final = frozenset({"/", "/healthz", "/readyz", "/ui"})
 _OPEN_UNDER: Final = ("/ui/",)
+_LISTS: Final = frozenset(
+    {
+        "/api/version",
+        "/api/tags",
+        "/api/ps",
+        "/api/show",
+        "/api/provenance",
+        "/v1/models",
+        "/v1/models/{name}",
+        "/openapi.json",
+    }
+)
 _MANAGING: Final = frozenset(
     {"/api/create", "/api/copy", "/api/delete", "/api/pull", "/api/push", "/api/blobs"}
 )
@@ -30,8 +51,8 @@ _MANAGING_UNDER: Final = ("/api/blobs/",)
 _ADMIN_UNDER: Final = ("/api/sealift/",)
 
 
-def role_for(route: str) -> Role | None:
-    """The role that a route asks for; None where everybody may ask.
+def roles_for(route: str) -> frozenset[Role]:
+    """The roles of which a route asks for one; :data:`NOBODY` where no key is needed.
 
     Any route that is not listed asks for ``infer``, so that what is added later is not open.
 
@@ -39,16 +60,13 @@ def role_for(route: str) -> Role | None:
         route: Its pattern, as in ``/api/blobs/{digest}``: what answers, however a client wrote it.
     """
     if route in _OPEN or route.startswith(_OPEN_UNDER):
-        return None
+        return NOBODY
+    if route in _LISTS:
+        return ANYBODY
     if route in _MANAGING or route.startswith(_MANAGING_UNDER):
-        return Role.MODELS
+        return MANAGING
     if route == "/metrics":
-        return Role.METRICS
+        return READING
     if route.startswith(_ADMIN_UNDER):
-        return Role.ADMIN
-    return Role.INFER
-
-
-def allows(roles: Collection[Role], wanted: Role) -> bool:
-    """Whether a key of these roles may do what asks for this one."""
-    return wanted in roles or Role.ADMIN in roles
+        return RUNNING
+    return ASKING

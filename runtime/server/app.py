@@ -158,7 +158,7 @@ def _log_access(request: web.Request, record: Record) -> None:
     _ACCESS.info(
         "%s %s %d %.1f ms",
         request.method,
-        request.path,
+        request.rel_url.raw_path,  # with its escapes: a decoded newline would begin a line
         record.status,
         spent,
         extra={
@@ -206,7 +206,9 @@ def _log_defect(request: web.Request, error: Exception) -> None:
     """Where it happened, but not what the exception says: that could be part of a prompt."""
     frames = traceback.extract_tb(error.__traceback__)
     where = " < ".join(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))
-    _LOG.error("%s in %s %s: %s", type(error).__name__, request.method, request.path, where)
+    _LOG.error(
+        "%s in %s %s: %s", type(error).__name__, request.method, request.rel_url.raw_path, where
+    )
 
 
 def _refused(request: web.Request, governance: Governance) -> web.Response | None:

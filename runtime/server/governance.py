@@ -23,7 +23,7 @@ from registry.verify import storage_errors
 from runtime.access.keyfile import KeyRing, path_of
 from runtime.access.keys import ApiKey
 from runtime.access.ratelimit import Limiter, Rates
-from runtime.access.roles import Role, allows, role_for
+from runtime.access.roles import ASKING, MANAGING, RUNNING, Role, roles_for
 from runtime.access.tls import Identity
 from runtime.server import guard
 from runtime.server.audit import AuditLog, Redactor
@@ -126,21 +126,21 @@ class Governance:
             RoleMissing: Its key is not for this.
             RateLimited: Its key has had enough.
         """
-        wanted = role_for(record.route)
+        wanted = roles_for(record.route)
         record.key = self._key(request)
-        if self.required and wanted is not None:
+        if self.required and wanted:
             _check_role(record.key, wanted)
-        if wanted is Role.INFER and request.method == hdrs.METH_POST:
+        if wanted is ASKING and request.method == hdrs.METH_POST:
             self.limiter.admit(_bucket(record.key), self._rates(record.key), _name(record.key))
 
-    def demand(self, request: web.Request, role: Role) -> None:
-        """Insist on a role for what the path alone does not ask for.
+    def demand(self, request: web.Request, roles: frozenset[Role]) -> None:
+        """Insist on one of these roles for what the route alone does not ask for.
 
         Raises:
             KeyRequired, RoleMissing: The request's key, if it has one, is not for this.
         """
         if self.required:
-            _check_role(self._key(request), role)
+            _check_role(self._key(request), roles)
 
     def end(self, record: Record) -> None:
         """Close a request's account: count it, and log it where that is due."""
@@ -161,9 +161,9 @@ class Governance:
             except RateLimited:
                 return False
             return True
-        wanted = role_for(record.route)
-        lists = wanted is Role.INFER and record.method != hdrs.METH_POST
-        return bool(record.rejected) or not (wanted is None or wanted is Role.METRICS or lists)
+        wanted = roles_for(record.route)
+        asks = wanted is ASKING and record.method == hdrs.METH_POST
+        return bool(record.rejected) or asks or wanted in (MANAGING, RUNNING)
 
     def _key(self, request: web.Request) -> ApiKey | None:
         if self.keys is None:
@@ -248,16 +248,15 @@ def follow_keys(
     return following
 
 
-def _check_role(key: ApiKey | None, wanted: Role) -> None:
+def _check_role(key: ApiKey | None, wanted: frozenset[Role]) -> None:
     if key is None:
         raise KeyRequired(
             "an API key is required",
             hint="Send Authorization: Bearer KEY; sealift apikey create makes one",
         )
-    if not allows(key.roles, wanted):
-        raise RoleMissing(
-            f"the key {key.name} may not do this", why=f"it lacks the role {wanted.value}"
-        )
+    if key.roles.isdisjoint(wanted):
+        lacking = min(role.value for role in wanted if role is not Role.ADMIN or wanted == RUNNING)
+        raise RoleMissing(f"the key {key.name} may not do this", why=f"it lacks the role {lacking}")
 
 
 def _bucket(key: ApiKey | None) -> str:

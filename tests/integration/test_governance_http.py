@@ -157,6 +157,9 @@ async def test_roles(home: Path, locked: Site) -> None:
     assert await status("POST", "/api/copy", models, copy) == 200
     assert await status("DELETE", "/api/delete", admin, {"model": "copy"}) == 200
     assert await status("POST", "/api/chat", models, CHAT) == 403
+    for key in (infer, models, reader, admin):
+        assert await status("GET", "/api/tags", key) == 200
+        assert await status("POST", "/api/show", key, {"model": "tiny"}) == 200
     assert await status("POST", "/api/chat", admin, CHAT) == 200
     assert await status("GET", "/metrics", infer) == 403
     assert await status("GET", "/metrics", reader) == 200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import hdrs, web
 
-from runtime.access.roles import Role
+from runtime.access.roles import ASKING
 from runtime.server.exchange import BACKEND, json_response
 from runtime.server.governance import GOVERNANCE
 from runtime.server.metrics import gauges
@@ -42,7 +42,7 @@ async def _readyz(request: web.Request) -> web.Response:
     backend, governance = request.app[BACKEND], request.app[GOVERNANCE]
     asked = request.query.get("generate", "")
     if asked:
-        governance.demand(request, Role.INFER)  # it may load a model that nobody else asked for
+        governance.demand(request, ASKING)  # it may load a model that nobody else asked for
     document = {
         "status": "ok",
         "models": len(await backend.models()),
