@@ -49,15 +49,20 @@ def read(home: Path) -> list[ApiKey]:
         except FileNotFoundError:
             return []
         with os.fdopen(descriptor, "rb") as file:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode) or mode & 0o022:
-                raise UsageError(
-                    f"{path} is not used",
-                    why="others could write it" if stat.S_ISREG(mode) else "it is no file",
-                    hint=f"Make it a file with chmod 600 {path}",
-                )
+            _check(path, os.fstat(descriptor))
             data = file.read(limits.API_KEYS_BYTES + 1)
     return [ApiKey.from_document(each) for each in load(Kind.API_KEYS, data)["keys"]]
+
+
+def _check(path: Path, status: os.stat_result) -> None:
+    why = ""
+    if not stat.S_ISREG(status.st_mode):
+        why = "it is no file"
+    elif status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
+        why = "others could write it"
+    if why:
+        hint = f"Make it a file of this user's, with chmod 600 {path}"
+        raise UsageError(f"{path} is not used", why=why, hint=hint)
 
 
 def add(store: Store, record: ApiKey) -> None:

@@ -6,6 +6,7 @@ import os
 import ssl
 import stat
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -23,10 +24,12 @@ class Identity:
     Attributes:
         context: For the listening side; TLS 1.2 and newer.
         names: Of the certificate, lower case: DNS names, with ``*.`` where it has them.
+        expires: When the certificate does, UTC.
     """
 
     context: ssl.SSLContext
     names: tuple[str, ...]
+    expires: datetime
 
 
 def load_identity(certificate: str, key: str) -> Identity:
@@ -53,7 +56,7 @@ def load_identity(certificate: str, key: str) -> Identity:
     chain_path, key_path = Path(certificate).expanduser(), Path(key).expanduser()
     chain = _read(chain_path, secret=False)
     _read(key_path, secret=True)
-    names = _names(chain, chain_path)
+    names, expires = _facts(chain, chain_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -67,7 +70,7 @@ def load_identity(certificate: str, key: str) -> Identity:
             why=str(reason).replace("_", " ").lower(),
             hint="Give the certificate's own key, without a passphrase",
         ) from None
-    return Identity(context, names)
+    return Identity(context, names, expires)
 
 
 def _no_passphrase() -> str:
@@ -105,14 +108,20 @@ def _check_private(path: Path, status: os.stat_result) -> None:
         )
 
 
-def _names(chain: bytes, path: Path) -> tuple[str, ...]:
+def _facts(chain: bytes, path: Path) -> tuple[tuple[str, ...], datetime]:
+    """Names and end of the first certificate."""
     from cryptography import x509  # some 30 ms that a server on loopback need not take
 
     try:
         certificate = x509.load_pem_x509_certificates(chain)[0]
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return ()
     except (ValueError, IndexError):
         raise MalformedDocument(f"{path} is no certificate", hint="Give it in PEM form") from None
-    return tuple(name.lower() for name in extension.value.get_values_for_type(x509.DNSName))
+    expires = certificate.not_valid_after_utc
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        names = extension.value.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:
+        names = []
+    except ValueError:
+        raise MalformedDocument(f"the names in {path} do not parse") from None
+    return tuple(name.lower() for name in names), expires

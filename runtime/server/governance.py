@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -36,6 +36,7 @@ from schemas.errors import KeyRequired, RateLimited, RoleMissing, SealiftError, 
 from schemas.settings import Serve, Settings
 
 _LOG: Final = logging.getLogger("sealift.server")
+_SOON: Final = timedelta(days=21)
 _API_KEY: Final = "X-Api-Key"
 _UNKNOWN: Final = "unmatched"  # the route of a path that there is not
 _STRANGERS: Final = ("key", "host", "origin")  # why those are turned away who have no key
@@ -58,6 +59,7 @@ class Governance:
         hosts: Names that ``Host`` may have beside loopback's.
         addresses: Whether it may be any IP address: the server listens beyond loopback.
         audit: None where no log of requests is kept.
+        certificate_expires: UTC; None without TLS.
         metrics: What is counted.
         limiter: Who had how much.
         proofs: When each model last made a token, by the monotonic clock.
@@ -69,6 +71,7 @@ class Governance:
     hosts: tuple[str, ...] = ()
     addresses: bool = False
     audit: AuditLog | None = None
+    certificate_expires: datetime | None = None
     metrics: Metrics = field(default_factory=Metrics)
     limiter: Limiter = field(default_factory=lambda: Limiter(time.monotonic))
     proofs: dict[Digest, float] = field(default_factory=dict)
@@ -81,6 +84,9 @@ class Governance:
             self.audit.start()
         if self.required and self.keys is not None and not self.keys.keys.usable(_now()):
             _LOG.warning("API keys are required and there are none: sealift apikey create")
+        left = self.certificate_expires - _now() if self.certificate_expires else None
+        if left is not None and left < _SOON:
+            _LOG.warning("the certificate expires in %d days", left // timedelta(days=1))
 
     def begin(self, request: web.Request) -> Record:
         """Open a request's account."""
@@ -221,6 +227,7 @@ def govern(settings: Settings, address: IPAddress, identity: Identity | None) ->
         addresses=not address.is_loopback,
         audit=audit,
         metrics=metrics,
+        certificate_expires=identity.expires if identity else None,
     )
 
 

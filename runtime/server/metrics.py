@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from os import sysconf
 from pathlib import Path
 from typing import Final
@@ -163,13 +164,16 @@ class _Together(CollectorRegistry):
         yield from self._now
 
 
-def gauges(loaded: Sequence[Loaded], waiting: int, started: float) -> list[Metric]:
+def gauges(
+    loaded: Sequence[Loaded], waiting: int, started: float, expires: datetime | None = None
+) -> list[Metric]:
     """What holds at this moment. Quick; called in the event loop, where nothing changes meanwhile.
 
     Args:
         loaded: Models in memory.
         waiting: Requests in the queue.
         started: When the server was started, seconds since 1970.
+        expires: When its certificate does, if it has one.
     """
     build = GaugeMetricFamily("sealift_build_info", "The version", labels=("version",))
     build.add_metric((VERSION,), 1)
@@ -193,6 +197,10 @@ def gauges(loaded: Sequence[Loaded], waiting: int, started: float) -> list[Metri
         running,
         memory,
     ]
+    if expires is not None:
+        text = "When the certificate expires"
+        value = expires.timestamp()
+        found.append(GaugeMetricFamily("sealift_certificate_expires_seconds", text, value=value))
     with suppress(OSError, ValueError, IndexError):
         pages = int(_STATM.read_text(encoding="ascii").split()[1])
         resident = float(pages * sysconf("SC_PAGE_SIZE"))

@@ -373,6 +373,16 @@ async def test_metrics(home: Path) -> None:
     assert found["sealift_queue_waiting"] == 0
 
 
+async def test_a_path_cannot_forge_a_line_of_the_logs(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sealift.access")
+    async with served(home) as site:
+        await site.client.get("/a%0Aforged%20line%1b[2J")
+    assert "GET /a%0Aforged" in caplog.text
+    assert "\nforged" not in caplog.text
+
+
 async def test_metrics_tell_no_paths_and_no_names_that_clients_make_up(home: Path) -> None:
     async with served(home) as site:
         await site.client.get("/secret/path")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 
 from runtime.server.metrics import Metrics, gauges
@@ -29,7 +30,7 @@ def test_settings_and_metrics_of_the_server_are_documented(repository: Path) -> 
     names = set(re.findall(r"`([a-z_]+)`", text))
     assert {field.name.removesuffix("_ms") for field in fields(Serve)} <= names
     metrics = Metrics()
-    found = [*metrics.registry.collect(), *gauges((), 0, 0.0)]
+    found = [*metrics.registry.collect(), *gauges((), 0, 0.0, datetime.now(UTC))]
     total = {f"{each.name}_total" if each.type == "counter" else each.name for each in found}
     assert total <= names
     assert {name for name in names if name.startswith("sealift_")} <= total

@@ -70,7 +70,12 @@ async def _readyz(request: web.Request) -> web.Response:
 async def _metrics(request: web.Request) -> web.Response:
     """For Prometheus: text, or OpenMetrics where it asks for that."""
     backend, metrics = request.app[BACKEND], request.app[GOVERNANCE].metrics
-    now = gauges(backend.scheduler.loaded(), backend.scheduler.waiting, metrics.started)
+    now = gauges(
+        backend.scheduler.loaded(),
+        backend.scheduler.waiting,
+        metrics.started,
+        request.app[GOVERNANCE].certificate_expires,
+    )
     accept = request.headers.get(hdrs.ACCEPT, "")
     body, content_type = await backend.run(metrics.render, accept, now)
     return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})

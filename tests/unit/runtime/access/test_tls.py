@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def test_a_certificate_tells_its_names(files: Certificates) -> None:
     identity = load_identity(str(files.cert), str(files.key))
     assert identity.names == ("models.example", "*.lab.example")
+    assert 29 <= (identity.expires - datetime.now(UTC)).days <= 30
     assert identity.context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
