@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -31,6 +32,7 @@ from registry.records import (
 )
 from registry.reference import Reference
 from registry.withdrawals import Withdrawals
+from schemas import limits
 from schemas.errors import InvalidName, NotFound, StorageFailure
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ __all__ = ["Anchor", "AuditEntry", "Catalogue", "ImportRecord", "ModelRecord", "
 
 _WHAT: Final = "cannot read the catalogue"
 _AUDIT_PAGE: Final = 10_000  # events returned at once
+_SMALL: Final = 64 * limits.KIB  # bytes of a manifest that is kept parsed
 _LATEST: Final = 2**63 - 1  # microseconds; later than any time
 
 _MODEL: Final = """
@@ -364,10 +367,18 @@ class Catalogue:
         return [AuditEntry(seq, json.loads(document)) for seq, document in rows]
 
 
+@lru_cache(maxsize=256)
+def _known(document: bytes, *, media_type: str) -> Manifest:
+    """A manifest that was parsed before: every request asks for its model's."""
+    return Manifest.parse(document, media_type=media_type)
+
+
 def _model(row: tuple[Any, ...], asked_tag: str = "") -> ModelRecord:
     name, tag, digest, media_type, artifact_type, size, document, created, modified, facts = row
     namespace, _, name = name.partition("/")
-    manifest = Manifest.parse(document, media_type=media_type)
+    manifest = (_known if len(document) <= _SMALL else Manifest.parse)(
+        document, media_type=media_type
+    )
     return ModelRecord(
         reference=Reference(namespace, name, tag or asked_tag),
         descriptor=Descriptor(media_type, Digest.parse(digest), size, artifact_type=artifact_type),

@@ -194,6 +194,8 @@ class Withdrawals:
             about: Root of the publisher whose news these are, where it brings nothing.
             news: What that publisher says now of these digests; counts instead of what it said.
         """
+        if not news and not list(self._query(_ANYTHING)):
+            return None  # of most sites, and asked for every request
         own = self._query("SELECT digest FROM manifest_blobs WHERE manifest = ?", str(manifest))
         digests = {*blobs, *(Digest.parse(row[0]) for row in own)}
         found = self._judge(manifest, digests, voucher=voucher, about=about, news=news)
@@ -303,6 +305,9 @@ class Withdrawals:
         return {source: bool(pinned) for source, pinned in rows}
 
 
+_ANYTHING: Final = (
+    "SELECT 1 WHERE EXISTS (SELECT 1 FROM denied) OR EXISTS (SELECT 1 FROM withdrawals)"
+)
 _DENIED: Final = (
     "SELECT digest, 3, reason, '', '', 0, at FROM denied"
     " WHERE digest IN (SELECT value FROM json_each(?))"
