@@ -26,7 +26,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 COMPILE_OURS := $(COMPILE) pyproject.toml --no-emit-package llama-cpp-python \
 	--no-emit-package sealift
 
-.PHONY: help venv clients model demo test test-unit fuzz check format bench lock clean clean-cache
+.PHONY: help venv clients model demo test test-unit fuzz storm check format bench lock clean clean-cache
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -84,6 +84,9 @@ test-unit: venv ## run the fast tests only
 
 fuzz: venv ## fuzz the bundle's readers (FUZZ_SECONDS=120)
 	@PYTHONPATH=. $(BIN)/python tools/fuzz.py $(or $(FUZZ_SECONDS),120)
+
+storm: venv ## send 10,000 requests whose clients leave at random (REQUESTS=500)
+	@$(WITH_MODEL) $(BIN)/python tools/storm.py --requests $(or $(REQUESTS),10000)
 
 check: venv ## look at format, lint and types
 	@$(BIN)/ruff format --check .

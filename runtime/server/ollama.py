@@ -91,6 +91,7 @@ def parse_generate(body: dict[str, Any]) -> Generation:
         think=think,
         want_context=not raw,
         truncate=_truncate(fields),
+        shift=fields.flag("shift", default=False),
         format=_format(fields),
     )
 
@@ -122,6 +123,7 @@ def parse_chat(body: dict[str, Any]) -> Generation:
         needs=frozenset(needs),
         think=think,
         truncate=_truncate(fields),
+        shift=fields.flag("shift", default=False),
         format=_format(fields),
     )
 

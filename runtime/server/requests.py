@@ -40,6 +40,7 @@ class Generation:
         think: None if the request does not say.
         want_context: Whether the answer carries the token ids.
         truncate: Whether an over-long conversation may lose its oldest messages.
+        shift: Whether an answer goes on when the context is full, without half of what came before.
         echo: Text to repeat before the answer (``/v1/completions``).
         include_usage: Whether a stream ends with token counts (``stream_options``).
         format: A JSON Schema, as JSON text, that the answer must be valid by; empty for any text.
@@ -56,6 +57,7 @@ class Generation:
     think: bool | None = None
     want_context: bool = False
     truncate: bool = True
+    shift: bool = False
     echo: str = ""
     include_usage: bool = False
     format: str = ""
@@ -277,6 +279,7 @@ def make_job(request: Generation, model: Model, job_id: int) -> Job:
         sampling=request.options.over(model.options).make_sampling(),
         want_context=request.want_context,
         truncate=request.truncate,
+        shift=request.shift,
         format=request.format,
     )
 

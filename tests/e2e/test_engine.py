@@ -364,7 +364,8 @@ def test_a_prompt_comes_back_from_memory(model_gguf: Path) -> None:
             str(model_gguf), context_length=CONTEXT, num_threads=1, prompt_cache=memory
         )
         engine = LlamaEngine(spec)
-        first, second = (Text(f"{word} " * 100) for word in ("sea", "hill"))
+        first = Text("".join(f"{number}, " for number in range(40)))
+        second = Text("hill " * 100)
         [before] = run(engine, first, temperature=0, num_predict=6)
         run(engine, second, num_predict=2)
         [after] = run(engine, first, temperature=0, num_predict=6)
