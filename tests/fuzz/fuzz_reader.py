@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of all that reads a bundle (atheris, libFuzzer): `make fuzz`.
+"""Coverage-guided fuzzing of what reads a bundle, a request or a Modelfile: `make fuzz` (atheris).
 
 The first byte of an input chooses what reads the rest. Whatever comes, the only way out is a
 :class:`~schemas.errors.SealiftError`; anything else is a defect, and libFuzzer keeps the input.
@@ -10,6 +10,7 @@ Signatures and digests cannot be guessed, so the parts behind them are fed direc
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 import tempfile
@@ -17,11 +18,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import atheris  # type: ignore[import-untyped, unused-ignore]  # not on every platform
 
-with atheris.instrument_imports(include=["bundler", "registry", "schemas"]):
+with atheris.instrument_imports(include=["bundler", "registry", "runtime", "schemas"]):
     from bundler.archive.codec import Encoding, decode_piece
     from bundler.archive.reader import BlobStream
     from bundler.archive.rebuild import rebuild
@@ -42,6 +43,18 @@ with atheris.instrument_imports(include=["bundler", "registry", "schemas"]):
     from registry.gguf import read_header
     from registry.oci import Manifest
     from registry.reference import Reference
+    from runtime import gotemplate, modelfile
+    from runtime.server import (
+        anthropic,
+        embedding,
+        listing,
+        managing,
+        ollama,
+        openai,
+        rerank,
+        responses,
+    )
+    from runtime.server.body import parse_body
     from schemas import documents, strictjson
     from schemas.documents import Kind
     from schemas.errors import ContentMismatch, SealiftError
@@ -195,6 +208,47 @@ def want_list(data: bytes) -> None:
     wanted.WantList.from_document(documents.load(Kind.WANT_LIST, data))
 
 
+REQUESTS: Final[tuple[Callable[[dict[str, Any]], object], ...]] = (
+    ollama.parse_generate,
+    ollama.parse_chat,
+    openai.parse_chats,
+    openai.parse_completions,
+    responses.parse_response,
+    responses.parse_count,
+    anthropic.parse_messages,
+    anthropic.parse_count,
+    lambda body: embedding.parse_embed(body, "input"),
+    embedding.parse_openai,
+    embedding.parse_tokenize,
+    embedding.parse_detokenize,
+    rerank.parse_rerank,
+    listing.parse_show,
+    managing.parse_create,
+    managing.parse_transfer,
+)
+
+
+def request(data: bytes) -> None:
+    """A body; the first byte says to which path."""
+    if data:
+        REQUESTS[data[0] % len(REQUESTS)](parse_body(data[1:]))
+
+
+def recipe_for_a_model(data: bytes) -> None:
+    """A Modelfile: what is read and written is read as the same."""
+    found = modelfile.parse(data.decode("utf-8", "replace"))
+    modelfile.parameters(found)
+    if not any('"""' in each.value for each in found):
+        again = modelfile.parse(modelfile.render(found))
+        words = [[(each.name, each.key, each.value) for each in some] for some in (found, again)]
+        assert words[0] == words[1]
+
+
+def go(data: bytes) -> None:
+    """A chat template in Go's language."""
+    gotemplate.settled(data.decode("utf-8", "replace"))
+
+
 TARGETS: Final[tuple[Callable[[bytes], object], ...]] = (
     whole,
     BundleDescriptor.from_bytes,
@@ -218,6 +272,9 @@ TARGETS: Final[tuple[Callable[[bytes], object], ...]] = (
     inventory,
     want_list,
     lambda data: strictjson.parse_object(data, what="a document", max_bytes=1 << 20),
+    request,
+    recipe_for_a_model,
+    go,
 )
 
 
@@ -265,6 +322,30 @@ def seeds() -> Iterator[tuple[int, bytes]]:
     )
     yield 14, f"{digest(MODEL)[7:]} 1\n{digest(MODEL)[7:]} +4096\n".encode()
     yield from _report_seeds()
+    yield from _request_seeds()
+
+
+def _request_seeds() -> Iterator[tuple[int, bytes]]:
+    """Bodies with most of what the codecs look at, and a Modelfile."""
+    said = [{"role": "user", "content": [{"type": "text", "text": "Hi"}], "images": ["aGk="]}]
+    called = {"function": {"name": "f", "arguments": {"a": 1}, "parameters": {"type": "object"}}}
+    body = {
+        "model": "library/tiny:1", "messages": said, "prompt": "Hi", "input": ["a", "b"],
+        "options": {"temperature": 0.5, "stop": ["x"]}, "tools": [{"type": "function", **called}],
+        "format": {"type": "object"}, "keep_alive": "5m", "think": "high", "max_tokens": 5,
+        "response_format": {"type": "json_object"}, "tool_choice": "auto", "n": 2, "query": "q",
+        "documents": ["a", {"text": "b"}], "tokens": [1, 2], "text": "x", "from": "tiny",
+        "parameters": {"seed": 1}, "license": ["MIT"], "system": "x", "template": "{{ .Prompt }}",
+        "files": {"a.gguf": digest(MODEL)}, "stream": False, "logit_bias": {"1": 2},
+    }  # fmt: skip
+    for number in range(len(REQUESTS)):
+        yield 22, bytes([number]) + json.dumps(body).encode()
+        plain = {**body, "messages": [{"role": "user", "content": "Hi"}]}
+        yield 22, bytes([number]) + json.dumps(plain).encode()
+    yield 23, b'FROM tiny\nPARAMETER stop "a"\nSYSTEM """x\ny"""\nMESSAGE user Hi\nLICENSE z\n'
+    template = "{{ if .System }}a{{ .System }}b{{ end }}{{- if .Prompt }}{{ .Prompt }}{{ end }}"
+    yield 24, template.encode()
+    yield 24, b"{{ range .Messages }}{{ .Role }}{{ .Content }}{{ end }}{{ .Response }}"
 
 
 def _report_seeds() -> Iterator[tuple[int, bytes]]:
