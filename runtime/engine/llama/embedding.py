@@ -29,6 +29,7 @@ from schemas.errors import (
 )
 
 _SEQUENCES: Final = 64
+_TOGETHER: Final = 512  # tokens of several texts at once: four times as many took a quarter longer each
 _POOLED: Final = (
     lib.LLAMA_POOLING_TYPE_MEAN,
     lib.LLAMA_POOLING_TYPE_CLS,
@@ -151,7 +152,7 @@ class Embedder:
         batch = self._batch
         for tokens in texts[:_SEQUENCES]:
             end = row + len(tokens)
-            if end > self._rows:
+            if row and end > min(self._rows, _TOGETHER):
                 break
             batch.token[row:end] = tokens
             batch.position[row:end] = range(len(tokens))
@@ -159,7 +160,7 @@ class Embedder:
             batch.wanted[row:end] = 1
             row, count = end, count + 1
         if self._memory:
-            lib.llama_memory_clear(self._memory, True)
+            lib.llama_memory_clear(self._memory, False)  # zeros would be written for nothing
         code = lib.llama_decode(self._context, batch.view(0, row))
         if code != 0:
             raise WorkerFailed("the engine cannot embed", why=f"llama_decode gave {code}")
