@@ -7,10 +7,13 @@ import os
 import ssl
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import ollama
 import pytest
 
@@ -20,7 +23,7 @@ from tests.gguf_files import tiny_gguf
 from tests.serving import MAIN, Server, install, serving
 from tests.support.certificates import make
 from tests.support.registry import Registry, registry
-from tests.support.simulated_registry import simulated_registry
+from tests.support.simulated_registry import SimulatedRegistry, simulated_registry
 
 ACCEPT = f"{oci.IMAGE_MANIFEST}, {oci.DOCKER_MANIFEST}"
 
@@ -193,19 +196,50 @@ def test_the_commands(home: Path, server: Server, mirror: Registry, tmp_path: Pa
     assert run(home, server, "rm", "me/own")[0] == 0
 
 
+def test_a_client_that_leaves_ends_its_pull(tmp_path: Path) -> None:
+    with simulated_registry() as there:
+        data = tiny_gguf(tmp_path / "slow.gguf").read_bytes()
+        offer(there, data)
+        url = f"http://127.0.0.1:{there.port}"
+        with serving(tmp_path / "home", mirror=url) as server, ollama.Client(server.url) as client:
+            there.hang = threading.Event()
+            for _ in range(3):  # more than may be under way at once
+                asked = len(there.asked)
+                wanted = {"model": "slow"}
+                with httpx.stream("POST", f"{server.url}/api/pull", json=wanted) as lines:
+                    told = lines.iter_lines()  # dropped, it would end the answer
+                    assert "pulling manifest" in next(told)
+                    wait_for(there, asked + 2)  # the manifest, then a blob
+                time.sleep(0.2)  # for the server to hear of it
+            there.hang.set()
+            there.hang = None
+            assert client.pull("slow").status == "success"
+
+
+def wait_for(there: SimulatedRegistry, requests: int) -> None:
+    deadline = time.monotonic() + 20
+    while len(there.asked) < requests:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def offer(there: SimulatedRegistry, data: bytes) -> None:
+    """A model of these weights, at the mirror."""
+    config = there.put(b"{}")
+    manifest = Manifest(
+        config=Descriptor(oci.MODEL_CONFIG, config, 2),
+        layers=(Descriptor(oci.WEIGHT_RAW, there.put(data), len(data)),),
+        artifact_type=oci.MODEL_ARTIFACT,
+    )
+    there.manifests["latest"] = (manifest.to_bytes(), oci.IMAGE_MANIFEST)
+
+
 def test_a_confined_server_pulls_over_tls(tmp_path: Path) -> None:
     own = make(tmp_path / "tls")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(own.cert, own.key)
     with simulated_registry(context) as there:
-        data = tiny_gguf(tmp_path / "tls.gguf").read_bytes()
-        config = there.put(b"{}")
-        manifest = Manifest(
-            config=Descriptor(oci.MODEL_CONFIG, config, 2),
-            layers=(Descriptor(oci.WEIGHT_RAW, there.put(data), len(data)),),
-            artifact_type=oci.MODEL_ARTIFACT,
-        )
-        there.manifests["latest"] = (manifest.to_bytes(), oci.IMAGE_MANIFEST)
+        offer(there, tiny_gguf(tmp_path / "tls.gguf").read_bytes())
         url = f"https://127.0.0.1:{there.port}"
         with (
             serving(tmp_path / "home", mirror=url, mirror_ca=str(own.ca)) as server,
