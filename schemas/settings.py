@@ -70,7 +70,7 @@ class Serve:
         max_memory: MiB of main memory that all models may take together; 0: what there is.
         prompt_cache: MiB per model for prompts whose place another one took, and never more than
             its context takes; 0: none.
-        mirror: Base address of this site's own registry, for pull and push; empty: nothing connects.
+        mirror: This site's own registry, for pull and push; empty: nothing connects to anything.
         mirror_ca: PEM file with the authorities to trust for it; empty: the system's.
         mirror_login: File with ``user:password`` for it; empty: none.
     """
