@@ -21,7 +21,7 @@ from typing import Final, Protocol
 from runtime.engine.answer import Answer
 from runtime.engine.backend import Backend
 from runtime.engine.company import Company, Kind
-from runtime.engine.lookup import MOST, Lookup
+from runtime.engine.lookup import MOST, Lookup, Pace
 from runtime.engine.places import WORTH, Places
 from runtime.engine.prompt import Prompt
 from runtime.engine.sampling import plan
@@ -65,6 +65,7 @@ class ContinuousEngine:
         self._parallel = parallel
         self._n_context = n_context
         self._places = Places(backend, parallel, memory)
+        self._pace = Pace()
         self._company = Company(tries=backend.takes_back)
         self._queue: deque[Job] = deque()
         self._running: list[Stream] = []
@@ -219,7 +220,10 @@ class ContinuousEngine:
         if len(self._running) == 1:
             [stream] = answering
             tokens = [*self._next(stream), *self._guesses(stream)]
-            return self._decode([self._put(0, stream, tokens, len(tokens))])
+            began = time.monotonic_ns()
+            found = self._decode([self._put(0, stream, tokens, len(tokens))])
+            self._pace.tell(len(tokens), time.monotonic_ns() - began)
+            return found
         try:
             self._places.close_gap()
         except WorkerFailed as error:
@@ -332,7 +336,7 @@ class ContinuousEngine:
         if len(slot.cached) < until:
             self._backend.keep(slot.id, len(slot.cached))
         if stream.lookup is not None:
-            stream.lookup.learn(len(share.tokens) - 1, right)
+            stream.lookup.learn(len(share.tokens) - 1, right, self._pace.cost)
         return events
 
     def _advance(self, stream: Stream, row: int) -> Iterator[Event]:

@@ -12,9 +12,9 @@ from typing import Final
 
 _RUN: Final = 3  # tokens that must be the same
 MOST: Final = 4  # tokens guessed at once
-# A guessed row costs about a third of a step, so below that share of hits guessing does not pay.
-_PAYS: Final = 0.45
-_HOPE: Final = 0.6  # the share that is taken for granted at first, and after a pause
+_COST: Final = 0.4  # of a guessed row, in steps of one row, until it has been measured
+_MARGIN: Final = 0.1  # more hits than that, or guessing does not pay
+_HOPE: Final = 0.85  # the share that is taken for granted at first, and after a pause
 _MEMORY: Final = 0.85  # how much of the past counts beside each new guess
 _PAUSE: Final = 24  # tokens without guesses after guessing did not pay
 
@@ -49,8 +49,32 @@ class Lookup:
         at = self._behind.get(tuple(self._tokens[-_RUN:]), 0)
         return self._tokens[at : at + min(most, MOST)] if at and most > 0 else []
 
-    def learn(self, guessed: int, right: int) -> None:
-        """How many of the guessed tokens were right."""
-        self._share = _MEMORY * self._share + (1 - _MEMORY) * right / guessed
-        if self._share < _PAYS:
+    def learn(self, guessed: int, right: int, cost: float) -> None:
+        """How many of the guessed tokens were right, and what one costs (:class:`Pace`)."""
+        self._share = _mixed(self._share, right / guessed)
+        if self._share < cost + _MARGIN:
             self._pause, self._share = _PAUSE, _HOPE
+
+
+class Pace:
+    """How long steps of one answer take.
+
+    Attributes:
+        cost: Of a guessed row, in steps of one row: 0 is nothing, 1 as much as without guessing.
+    """
+
+    def __init__(self) -> None:
+        self.cost = _COST
+        self._single = 0.0
+
+    def tell(self, rows: int, took: int) -> None:
+        """A step of so many rows took so many nanoseconds."""
+        if rows == 1:
+            self._single = _mixed(self._single or took, took)
+        elif self._single:
+            cost = (took / self._single - 1) / (rows - 1)
+            self.cost = _mixed(self.cost, min(max(cost, 0.0), 1.0))
+
+
+def _mixed(past: float, new: float) -> float:
+    return _MEMORY * past + (1 - _MEMORY) * new

@@ -194,6 +194,9 @@ async def rate(
     ended = time.perf_counter()
     await _stop(tasks)
     shown = sum(began <= at < ended for record in records for at in record.shown)
+    if not shown:
+        msg = f"port {port} gave no text in {seconds} s"
+        raise BenchError(msg)
     return shown / (ended - began)
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from runtime.engine.backend import State
 from runtime.engine.constraint import Constraint, Constraints
+from runtime.engine.drawing import Draw
 from runtime.engine.form import Form
 from runtime.engine.llama.batch import Batch
 from runtime.engine.llama.loading import Model
@@ -29,11 +30,13 @@ class Sampler:
     """What chooses the tokens of one answer.
 
     Attributes:
-        chain: A ``llama_sampler`` chain; None for the argmax.
+        chain: A ``llama_sampler`` chain; None for the argmax, or where there is a draw.
+        draw: What draws without a chain, if anything does.
         constraint: The form that it is held to, if any.
     """
 
     chain: Any
+    draw: Draw | None
     constraint: Constraint | None
 
 
@@ -155,7 +158,9 @@ class Context:
     def sampler(self, samplers: Plan, prompt: Sequence[int], form: Form | None) -> Sampler:
         """Build the chain, with the prompt as history for penalties, and the constraint."""
         constraint = self._constraints.make(form) if form is not None else None
-        return Sampler(self._chain(samplers, prompt), constraint)
+        if Draw.suits(samplers):
+            return Sampler(None, Draw(samplers), constraint)
+        return Sampler(self._chain(samplers, prompt), None, constraint)
 
     def _chain(self, samplers: Plan, prompt: Sequence[int]) -> Any:
         if samplers.is_argmax:
@@ -176,12 +181,13 @@ class Context:
     def choose(self, row: int, sampler: Sampler, *, free: bool) -> int:
         """The next token, by the logits of a row, counted from the last decode's ``start``."""
         if (constraint := sampler.constraint) is None or free:
-            return self._sample(row, sampler.chain)
+            return self._sample(row, sampler)
         # The most probable token fits nearly always, and one is looked at faster than all.
-        fits = sampler.chain is None and constraint.allows(int(self._logits(row).argmax()))
+        greedy = sampler.chain is None and sampler.draw is None
+        fits = greedy and constraint.allows(int(self._logits(row).argmax()))
         if not fits:
             constraint.mask(self._logits(row))
-        token = self._sample(row, sampler.chain)
+        token = self._sample(row, sampler)
         if not self.ends(token):
             constraint.accept(token)
         return token
@@ -194,10 +200,12 @@ class Context:
         """Whether the answer has its whole form, and nothing can follow."""
         return sampler.constraint is not None and sampler.constraint.complete
 
-    def _sample(self, row: int, chain: Any) -> int:
-        if chain is None:
+    def _sample(self, row: int, sampler: Sampler) -> int:
+        if sampler.draw is not None:
+            return sampler.draw.choose(self._logits(row))
+        if sampler.chain is None:
             return int(self._logits(row).argmax())
-        return int(lib.llama_sampler_sample(chain, self._context, row))
+        return int(lib.llama_sampler_sample(sampler.chain, self._context, row))
 
     def _links(self, samplers: Plan) -> Iterator[Any]:
         size = self.n_vocab

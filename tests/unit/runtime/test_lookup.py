@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from runtime.engine.lookup import MOST, Lookup
+from runtime.engine.lookup import MOST, Lookup, Pace
 
 
 def test_what_followed_the_same_tokens_before_is_guessed() -> None:
@@ -39,7 +39,7 @@ def test_it_pauses_where_guessing_does_not_pay() -> None:
     lookup = Lookup([1, 2, 3] * 4)
     tries = 0
     while lookup.guess(MOST):
-        lookup.learn(MOST, 0)
+        lookup.learn(MOST, 0, 0.4)
         tries += 1
         assert tries < 10
     pause = 1
@@ -49,7 +49,7 @@ def test_it_pauses_where_guessing_does_not_pay() -> None:
     good = Lookup([1, 2, 3] * 4)
     for _ in range(100):
         assert good.guess(MOST)
-        good.learn(MOST, MOST)
+        good.learn(MOST, MOST, 0.7)
 
 
 def test_guesses_are_what_a_search_would_find() -> None:
@@ -61,3 +61,24 @@ def test_guesses_are_what_a_search_would_find() -> None:
         expected = tokens[found[-1] : end][:MOST] if found else []
         assert lookup.guess(MOST) == expected
         lookup.tell(tokens[end])
+
+
+def test_what_a_guessed_row_costs_is_measured() -> None:
+    for extra in (0.1, 0.7):
+        pace = Pace()
+        pace.tell(5, 10)  # nothing to compare it with yet
+        for _ in range(60):
+            pace.tell(1, 1000)
+            pace.tell(5, int(1000 * (1 + 4 * extra)))
+        assert abs(pace.cost - extra) < 0.02
+
+
+def test_guesses_that_are_half_right_pay_only_where_rows_are_cheap() -> None:
+    for cost, pays in ((0.2, True), (0.7, False)):
+        lookup = Lookup([1, 2, 3] * 4)
+        asked = 0
+        for _ in range(40):
+            if lookup.guess(MOST):
+                asked += 1
+                lookup.learn(MOST, MOST // 2, cost)
+        assert (asked == 40) == pays
