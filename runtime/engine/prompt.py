@@ -237,6 +237,9 @@ class PromptBuilder:
         form = Form(job.format) if job.format else None
         if not isinstance(job.prompt, Chat):
             return Prompt(self._text(job.prompt, context, job), form)
+        if any(message.images for message in job.prompt.messages):
+            # No projector is loaded by this engine; a picture is never left out in silence.
+            raise UnsupportedRequest("this model is missing data required for image input")
         tokens = self._chat(job.prompt, context, truncate=job.truncate)
         return self._read(job.prompt, tokens, form)
 

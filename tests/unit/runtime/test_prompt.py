@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from runtime.engine.guard import Guard
 from runtime.engine.prompt import PromptBuilder, SpecialSpellings, shortenings, tokenize_spans
 from runtime.engine.template import Span
-from runtime.messages import Chat, Job, Message, Role, Sampling, Text
+from runtime.messages import Chat, Image, Job, Message, Role, Sampling, Text
 from schemas.errors import MalformedModel, PromptTooLong, UnsupportedRequest, UsageError
 
 SPECIALS = ["<s>", "<|a|>", "<|b|>", "<|a|>x"]
@@ -139,6 +139,12 @@ def test_context_comes_first_and_is_checked() -> None:
     for token in (-1, 4 + 0x110000):
         with pytest.raises(UsageError, match="context"):
             builder().build(Job(1, Text("b", context=(token,))))
+
+
+def test_a_picture_is_never_left_out_in_silence() -> None:
+    seen = Message("user", "What is it?", images=(Image("aGk="),))
+    with pytest.raises(UnsupportedRequest, match="missing data required for image input"):
+        builder().build(Job(1, Chat((seen,))))
 
 
 def test_fill_in_the_middle() -> None:
