@@ -91,17 +91,21 @@ class Connection:
         Raises:
             BenchError: It failed.
         """
-        if self._reader is None or self._writer is None:
-            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         data = json.dumps(body).encode()
         head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
         record = record or Record(0.0)
         record.sent = time.perf_counter()
-        self._writer.write(head.encode() + data)
         try:
             async with asyncio.timeout(_LONGEST):
-                await self._read(self._reader, record)
+                kept = self._writer is not None
+                try:
+                    await self._exchange(head.encode() + data, record)
+                except ConnectionError:
+                    if not kept or record.reads:
+                        raise
+                    self.close()  # the server had hung up since the last answer
+                    await self._exchange(head.encode() + data, record)
         except (OSError, TimeoutError) as error:
             msg = f"{path} on port {self._port}: {type(error).__name__} {error}"
             raise BenchError(msg) from None
@@ -111,20 +115,29 @@ class Connection:
             raise BenchError(msg)
         return record
 
+    async def _exchange(self, request: bytes, record: Record) -> None:
+        if self._reader is None or self._writer is None:
+            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writer.write(request)
+        await self._read(self._reader, record)
+
     async def _read(self, reader: asyncio.StreamReader, record: Record) -> None:
         left: int | None = None
+        tail = b""
         while True:
             data = await reader.read(_READ_BYTES)
-            record.reads.append((time.perf_counter(), data))
             if not data:
                 raise ConnectionResetError("the server closed the connection")
+            record.reads.append((time.perf_counter(), data))
             if len(record.reads) == 1:
                 head, _, begun = data.partition(b"\r\n\r\n")
                 found = re.search(rb"content-length: *(\d+)", head.lower())
                 left = int(found[1]) - len(begun) if found else None
+                data = begun  # a head may end like a chunked body
             elif left is not None:
                 left -= len(data)
-            if (left is None and data.endswith(_END)) or (left is not None and left <= 0):
+            tail = (tail + data)[-len(_END) :]
+            if (left is None and tail == _END) or (left is not None and left <= 0):
                 return
 
     def close(self) -> None:
