@@ -69,6 +69,14 @@ class Gate(Protocol):
         """Why it does not fit."""
         ...
 
+    async def embedding(self, spec: WorkerSpec) -> int:
+        """Bytes more that a worker takes once it is asked for vectors too."""
+        ...
+
+    def refusal_of_more(self, more: int) -> SealiftError:
+        """Why a loaded model cannot have so many bytes more."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -134,11 +142,17 @@ class Runner:
     timer: asyncio.TimerHandle | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     need: Need | None = None  # of memory
+    embeds: bool = False  # whether that counts what vectors take
 
     @property
     def key(self) -> str:
         """What makes two models one: the manifest's digest."""
         return str(self.model.digest)
+
+    @property
+    def counts_embedding(self) -> bool:
+        """Whether what its embeddings take is part of its need."""
+        return self.embeds
 
     @property
     def held(self) -> Held | None:
@@ -170,13 +184,18 @@ class Lease:
     """The right to run one job at a time on a loaded model, until the ``async with`` block ends."""
 
     def __init__(
-        self, runner: Runner, bury: Callable[[Runner, WorkerFailed], SealiftError], job_id: int
+        self,
+        runner: Runner,
+        bury: Callable[[Runner, WorkerFailed], SealiftError],
+        admit: Callable[[Runner, Task], Awaitable[None]],
+        job_id: int,
     ) -> None:
         if runner.worker is None:
             raise WorkerFailed("the worker is gone")
         self._runner = runner
         self._worker = runner.worker
         self._bury = bury
+        self._admit = admit
         self.job_id = job_id
 
     @property
@@ -189,7 +208,9 @@ class Lease:
 
         Raises:
             WorkerFailed: The worker died; the next request starts another one.
+            DoesNotFit: It would take more memory than there is.
         """
+        await self._admit(self._runner, task)
         watcher = WATCHER.get()
         if watcher is not None:
             watcher.submitted(task)

@@ -14,12 +14,13 @@ import logging
 import math
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from runtime.fit import Held, Need, Verdict
 from runtime.leases import Bounds, Gate, Lease, Loaded, Runner, StartWorker, State, Ticket
-from runtime.messages import WorkerSpec
+from runtime.messages import Embed, Task, WorkerSpec
 from runtime.models import Model
 from runtime.watching import WATCHER
 from schemas import limits
@@ -70,7 +71,7 @@ class Scheduler:
         if watcher is not None:
             watcher.granted()
         try:
-            yield Lease(runner, self._bury, next(self._jobs))
+            yield Lease(runner, self._bury, self._admit, next(self._jobs))
         finally:
             self._release(runner)
 
@@ -271,6 +272,24 @@ class Scheduler:
             if not ticket.turn.done():
                 ticket.turn.set_exception(error)
         return verdict
+
+    async def _admit(self, runner: Runner, task: Task) -> None:
+        """See that there is room for what a model's first embedding takes, and count it.
+
+        Raises:
+            DoesNotFit: There is not.
+        """
+        if self._gate is None or runner.counts_embedding or not isinstance(task, Embed):
+            return
+        more = await self._gate.embedding(runner.spec)
+        need = runner.need
+        if need is None or runner.counts_embedding:  # another request was faster
+            return
+        verdict = self._gate.judge(replace(need, own=more), self._held())
+        if more and verdict is not Verdict.FITS:
+            raise self._gate.refusal_of_more(more)
+        runner.embeds = True
+        runner.need = replace(need, own=need.own + more)
 
     def _held(self) -> list[Held]:
         return [held for runner in self._runners.values() if (held := runner.held) is not None]

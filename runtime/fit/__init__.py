@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from runtime.fit.devices import offloads
-from runtime.fit.estimate import Estimate, estimate, longest_context, most_sequences
+from runtime.fit.estimate import (
+    Estimate,
+    embedding,
+    estimate,
+    longest_context,
+    most_sequences,
+)
 from runtime.fit.gate import Held, Memory, Need, Verdict, placed, shape_at
 from runtime.fit.room import Meter, Room
 from runtime.fit.shape import Layer, Shape, shape_of
@@ -18,6 +24,7 @@ __all__ = [
     "Room",
     "Shape",
     "Verdict",
+    "embedding",
     "estimate",
     "longest_context",
     "most_sequences",

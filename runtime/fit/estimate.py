@@ -28,7 +28,8 @@ _FLOAT: Final = 4
 _MASK_FLASH: Final = 2  # bytes per element: 16-bit floats
 _STREAMS: Final = 7  # hidden states that live at one time, measured
 _HALVES: Final = 2  # of a feed-forward block
-_SMALL: Final = limits.MIB  # positions, norms, what tensors are aligned to
+_SMALL: Final = limits.MIB  # norms, what tensors are aligned to
+_PER_ROW: Final = 64  # positions, sequences, outputs
 # Measured: interpreter, NumPy, the engine's library and the frames in flight; per token its text in
 # the engine and here; per merge its entry in the engine's table.
 _PROCESS: Final = 56 * limits.MIB
@@ -105,6 +106,11 @@ def estimate(shape: Shape, spec: WorkerSpec) -> Estimate:
     )
 
 
+def embedding(shape: Shape, spec: WorkerSpec) -> int:
+    """Bytes more, once a model that makes text is asked for vectors too."""
+    return 0 if shape.pools else sum(_embedder(shape, spec, len(shape.layers) + 1))
+
+
 def _generator(shape: Shape, spec: WorkerSpec, first: int) -> tuple[int, int, int]:
     """Cache in main memory, cache elsewhere, buffers: a context that makes text.
 
@@ -157,7 +163,8 @@ def _compute(shape: Shape, rows: int, cells: int, windowed: int, *, flash: bool)
     attention = shape.queries + widest
     states = sum(layer.state > 0 for layer in shape.layers[:1])  # a recurrent model's own streams
     width = _STREAMS * shape.embedding + max(_HALVES * shape.inner, attention)
-    return mask + scores + _FLOAT * rows * (width + states * shape.embedding) + _SMALL
+    streams = _FLOAT * rows * (width + states * shape.embedding)
+    return mask + scores + streams + _PER_ROW * rows + _SMALL
 
 
 def _padded(cells: int) -> int:

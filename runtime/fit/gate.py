@@ -15,7 +15,7 @@ from enum import Enum, auto
 from functools import lru_cache
 
 from registry.gguf import read_header_file
-from runtime.fit.estimate import Estimate, estimate, longest_context
+from runtime.fit.estimate import Estimate, embedding, estimate, longest_context
 from runtime.fit.room import Room
 from runtime.fit.shape import Shape, shape_of
 from runtime.messages import WorkerSpec
@@ -93,6 +93,10 @@ class Memory:
         found = await asyncio.to_thread(self._estimate, spec)
         return Need(spec.model_path, found.weights, found.own)
 
+    async def embedding(self, spec: WorkerSpec) -> int:
+        """Bytes more that a worker takes once it is asked for vectors too."""
+        return await asyncio.to_thread(lambda: embedding(shape_at(spec.model_path), spec))
+
     def judge(self, need: Need, held: Iterable[Held]) -> Verdict:
         """Whether one more fits beside those that are there."""
         held = list(held)
@@ -136,6 +140,17 @@ class Memory:
             f"{_size(found.compute + found.process)}, old prompts {_size(found.prompts)}; "
             f"the limit is {limit}",
             hint=f"{hint}; `sealift fit` shows what fits",
+        )
+
+    def refusal_of_more(self, more: int) -> DoesNotFit:
+        """Why a loaded model cannot have so many bytes more."""
+        room = self._room()
+        free = (room.bytes if room is not None else 0) - limits.MEMORY_RESERVE_BYTES
+        return DoesNotFit(
+            f"embeddings require more system memory ({_size(more)}) than is available "
+            f"({_size(free)})",
+            why="a model that makes text needs a second context for them",
+            hint="Take a model made for embeddings, give this one less context, or unload others",
         )
 
     def _could_be_free(self, held: list[Held], free: int) -> int:

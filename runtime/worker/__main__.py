@@ -107,6 +107,8 @@ def load(spec: WorkerSpec, descriptor: int) -> tuple[Engine, WorkerReady]:
         kv_bytes=engine.kv_bytes,
         sandbox=report.document(),
         engine=engine.description,
+        copied_bytes=engine.copied_bytes,
+        device_bytes=engine.device_bytes,
     )
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from registry.gguf import read_header_file
 from runtime.engine.llama import LlamaEngine
-from runtime.fit import estimate, placed, shape_of
-from runtime.messages import WorkerSpec
+from runtime.engine.llama.log import LOG
+from runtime.fit import embedding, estimate, placed, shape_of
+from runtime.messages import Embed, WorkerSpec
 from schemas import limits
 from tests.support.architectures import KINDS, Kind, write
 
@@ -40,3 +41,18 @@ def test_what_the_engine_allocates(
         assert allocated <= found.compute <= 2.5 * allocated + 2 * MIB
     finally:
         engine.close()
+
+
+@pytest.mark.parametrize("context", [512, 4096])
+def test_what_the_first_embedding_takes_more(tmp_path: Path, context: int) -> None:
+    path = write(tmp_path / "model.gguf", KINDS[1])
+    spec = WorkerSpec(str(path), context_length=context, num_threads=1)
+    engine = LlamaEngine(spec)
+    try:
+        LOG.clear()
+        engine.submit(Embed(1, ("text",)))
+        allocated = sum(size for _, _, size in LOG.buffers())
+    finally:
+        engine.close()
+    found = embedding(shape_of(read_header_file(path)), spec)
+    assert allocated <= found <= 1.5 * allocated + 2 * MIB

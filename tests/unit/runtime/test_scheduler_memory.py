@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
 from runtime.fit import Held, Memory, Need, Room, Verdict
 from runtime.leases import Bounds
-from runtime.messages import WorkerSpec
+from runtime.messages import Embed, Embedded, WorkerSpec
 from runtime.models import Model
 from runtime.scheduler import Scheduler
 from schemas import limits
@@ -43,6 +43,12 @@ class Machine:
 
     def judge(self, wanted: Need, held: Iterable[Held]) -> Verdict:
         return self.memory.judge(wanted, held)
+
+    async def embedding(self, spec: WorkerSpec) -> int:
+        return 2 * limits.GIB
+
+    def refusal_of_more(self, more: int) -> DoesNotFit:
+        return DoesNotFit(f"{more} bytes more do not fit")
 
     def refusal(self, spec: WorkerSpec, wanted: Need, held: Iterable[Held]) -> DoesNotFit:
         return DoesNotFit(f"{spec.model_path} does not fit")
@@ -166,6 +172,25 @@ async def test_a_file_that_rotted_is_told_before_anything_is_unloaded(
         await use(s, LARGE)
     await use(s, SMALL)  # loaded as it is: nothing is read anew
     assert machine.starts == 1
+    await s.close()
+
+
+async def embed(s: Scheduler, which: Model) -> None:
+    async with (
+        s.lease(which, spec(which)) as lease,
+        aclosing(lease.run(Embed(lease.job_id, ("text",)))) as events,
+    ):
+        assert [type(event) async for event in events] == [Embedded]
+
+
+async def test_what_embeddings_take_counts_once(machine: SimulatedMachine) -> None:
+    s = scheduler(machine)
+    await use(s, SMALL)
+    await embed(s, SMALL)
+    await embed(s, SMALL)
+    with pytest.raises(DoesNotFit, match="bytes more do not fit"):
+        await embed(s, LARGE)  # 6 of 8 GiB are its own and the other's already
+    await use(s, LARGE)
     await s.close()
 
 
