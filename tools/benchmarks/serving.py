@@ -34,7 +34,7 @@ _ASKED: Final = 16  # questions for times to the first token
 _LONG_WORDS: Final = 980  # about 1,000 tokens
 _LATE_WORDS: Final = 1960  # about 2,000
 _LATE_CONTEXT: Final = 4096
-_TEXTS: Final = 64  # per request for embeddings
+_TEXTS: Final = 16  # per request for embeddings
 _TEXT_WORDS: Final = 60
 _COLD: Final = 5
 _SCHEMA: Final = {
@@ -263,7 +263,7 @@ def _embeddings(bench: Bench, servers: Servers) -> _Part:
     body = {"model": NAME, "input": texts}
 
     def rate(peer: Peer) -> float:
-        work = clients.requests(peer.port, 2, "/v1/embeddings", body, 8)
+        work = clients.requests(peer.port, 2, "/v1/embeddings", body, 4)
         return _TEXTS * asyncio.run(work)[0]
 
     setting = Setting(_SLOTS, _CONTEXT, _THREADS)
