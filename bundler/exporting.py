@@ -120,7 +120,7 @@ def _export(
             head = trusted.read_rest(lambda data: _take_small(area, data))
             withdrawals_at(store, head, wanted).check(_WITHDRAWN)
             need = Need.of(head, wanted)
-            need.check(store)
+            need.check(store, rebuilds_held=True)
             found = {b.digest: b.size for model in wanted for b in head.blobs_of(model)}
             _check_space(partial, sum(found.values()))
             if assemble(store, area, need, volumes, progress) != wanted:

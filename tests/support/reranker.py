@@ -81,20 +81,23 @@ def make_reranker(path: Path, seed: int = 7) -> Reranker:
     def drawn(*shape: int) -> Array:
         return draw.normal(0, 0.5, shape).astype(np.float32)
 
+    def bias(*shape: int) -> Array:
+        return drawn(*shape) / np.float32(5)
+
     weights = {
         "token_embd.weight": drawn(len(TOKENS), _WIDTH),
         "token_types.weight": drawn(2, _WIDTH),
         "position_embd.weight": drawn(_CONTEXT, _WIDTH),
     }
     for name in ("token_embd_norm", "blk.0.attn_output_norm", "blk.0.layer_output_norm"):
-        weights[f"{name}.weight"] = 1 + drawn(_WIDTH) / 5
-        weights[f"{name}.bias"] = drawn(_WIDTH) / 5
+        weights[f"{name}.weight"] = np.float32(1) + bias(_WIDTH)
+        weights[f"{name}.bias"] = bias(_WIDTH)
     shapes = {f"blk.0.attn_{name}": (_WIDTH, _WIDTH) for name in ("q", "k", "v", "output")}
     shapes |= {"blk.0.ffn_up": (_INNER, _WIDTH), "blk.0.ffn_down": (_WIDTH, _INNER)}
     shapes |= {"cls": (_WIDTH, _WIDTH), "cls.output": (1, _WIDTH)}
     for name, shape in shapes.items():
         weights[f"{name}.weight"] = drawn(*shape)
-        weights[f"{name}.bias"] = drawn(shape[0]) / 5
+        weights[f"{name}.bias"] = bias(shape[0])
     for name in ("position_embd", "blk.0.attn_q", "blk.0.attn_k", "cls"):
         weights[f"{name}.weight"] /= 4  # or one token, or a tanh, hides all the others
     _write(path, weights)

@@ -63,8 +63,8 @@ class SimulatedWorker:
             yield Embedded(task.id, tuple(map(_vector, task.texts)), sum(map(len, task.texts)))
             return
         if isinstance(task, Rank):  # a text's score: how many words of the query it has
-            words = set(task.query.split())
-            scores = tuple(float(len(words & set(text.split()))) for text in task.texts)
+            asked = set(task.query.split())
+            scores = tuple(float(len(asked & set(text.split()))) for text in task.texts)
             yield Ranked(task.id, scores, sum(map(len, task.texts)))
             return
         if isinstance(task, Tokenize):  # a token is a character

@@ -29,7 +29,7 @@ from schemas.errors import (
 )
 
 _SEQUENCES: Final = 64
-_TOGETHER: Final = 512  # tokens of several texts at once: four times as many took a quarter longer each
+_TOGETHER: Final = 512  # tokens of several texts; four times as many took a quarter longer each
 _POOLED: Final = (
     lib.LLAMA_POOLING_TYPE_MEAN,
     lib.LLAMA_POOLING_TYPE_CLS,
