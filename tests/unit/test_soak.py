@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tools.benchmarks.faults import Outcome
-from tools.benchmarks.soak import _growth, _Load, _phases, _Sample, _section, _series, _slope
+from tools.benchmarks.soak import _growth, _Load, _phases, _plot, _Sample, _section, _series, _slope
 
 MIB = 1 << 20
 GOOD = Outcome("load", 1, "worker-failed", False, True, True, 0.5)
@@ -30,6 +30,12 @@ def test_the_series_has_a_dozen_rows() -> None:
     lines = _series(samples(0), 400).splitlines()
     assert len(lines) == 2 + 12
     assert "| 70.0 | 70.0 | 400.0 | 400.0 |" in lines[-1]
+
+
+def test_the_plot_has_sixty_points_of_both() -> None:
+    workers, fronts = (line for line in _plot(samples(0), 400).splitlines() if "line [" in line)
+    assert workers.split("[")[1] == ", ".join(["400"] * 60) + "]"
+    assert fronts.count("70") == 60
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import random
 import shutil
@@ -33,6 +34,7 @@ _CLIENTS: Final = 6
 _SAMPLE_SECONDS: Final = 1.0
 _WARM: Final = 0.25  # of the time; what grows then is caches that fill
 _ROWS: Final = 12
+_POINTS: Final = 60  # of the plot
 _MIB: Final = 1 << 20
 _FRONT_AIM: Final = 8.0  # MiB
 _WORKER_AIM: Final = 24.0
@@ -267,6 +269,7 @@ def _section(
             + f". By the line that fits best: front-end {slopes[0]:+.1f} MiB per hour, "
             f"worker {slopes[1]:+.1f} MiB per hour.",
             _series(samples, seconds),
+            _plot(samples, seconds),
             _FAULTS_HOW,
             _phases(outcomes),
         )
@@ -293,6 +296,28 @@ def _series(samples: list[_Sample], seconds: float) -> str:
             )
     head = ["time", "front-end, median MiB", "largest", "worker, median MiB", "largest"]
     return table(head, rows)
+
+
+def _plot(samples: list[_Sample], seconds: float) -> str:
+    """The series as a Mermaid chart, which the usual viewers of Markdown draw."""
+    step = seconds / _POINTS
+    parts = [[s for s in samples if n * step <= s.at < (n + 1) * step] for n in range(_POINTS)]
+    lines = []
+    for part in (lambda s: s.workers, lambda s: s.front):
+        points = (median(map(part, near)) / _MIB for near in parts if near)
+        lines.append(f"    line [{', '.join(f'{point:.0f}' for point in points)}]")
+    top = math.ceil(max(s.workers for s in samples) / _MIB / 100) * 100
+    return "\n".join(
+        (
+            "```mermaid",
+            "xychart-beta",
+            '    title "resident MiB: the worker above, the front-end below"',
+            f'    x-axis "minutes" 0 --> {seconds / 60:.0f}',
+            f'    y-axis "MiB" 0 --> {top}',
+            *lines,
+            "```",
+        )
+    )
 
 
 def _phases(outcomes: list[Outcome]) -> str:
