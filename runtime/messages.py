@@ -22,10 +22,12 @@ class Image:
     Attributes:
         data: The file, in base64.
         at: Where it stands in the message's content: before the character at this offset.
+        pixels: How many it has, as its header says.
     """
 
     data: str
     at: int = 0
+    pixels: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,6 +435,7 @@ class WorkerSpec:
 
     Attributes:
         model_path: The GGUF blob, absolute.
+        projector_path: The same of what makes embeddings of pictures for it; empty if nothing does.
         context_length: Tokens of context per sequence; already capped to the trained length.
         num_parallel: Sequences decoded together.
         num_threads: For decoding; 0 lets the engine choose.
@@ -461,6 +464,7 @@ class WorkerSpec:
     split_mode: str = "layer"
     tensor_split: str = ""
     prompt_cache: int = 0
+    projector_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from runtime.engine.form import Form
 from runtime.engine.sampling import Plan
+from runtime.engine.sight import Picture
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +84,18 @@ class Backend(Protocol):
 
         Raises:
             WorkerFailed: It cannot be done; the sequences' memory may hold a part.
+        """
+        ...
+
+    def see(self, picture: Picture, position: int, sequence: int) -> bool:
+        """Compute a picture, all of it, from a position of a sequence on.
+
+        Returns:
+            False if the context has no room for it; nothing changed then.
+
+        Raises:
+            UnsupportedRequest: It has too many rows that look at each other.
+            WorkerFailed: It cannot be done; the sequence's memory may hold a part.
         """
         ...
 

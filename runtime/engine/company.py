@@ -67,7 +67,7 @@ class Company:
 
 
 def _blocks(stream: Stream) -> int:
-    return min(len(stream.slot.cached) // _CELLS, _LONG)
+    return min((len(stream.slot.cached) + stream.extra) // _CELLS, _LONG)
 
 
 def _runs(together: Sequence[Stream]) -> list[list[Stream]]:

@@ -25,6 +25,7 @@ from runtime.engine.lookup import MOST, Lookup, Pace
 from runtime.engine.places import WORTH, Places
 from runtime.engine.prompt import Prompt
 from runtime.engine.sampling import plan
+from runtime.engine.sight import Picture
 from runtime.engine.slots import usable
 from runtime.engine.stream import Share, Stream
 from runtime.messages import Event, Failed, Finished, FinishReason, Job, Started
@@ -125,11 +126,12 @@ class ContinuousEngine:
         try:
             prompt = self._prompts.build(job)
             samplers = plan(job.sampling, n_vocab=self._backend.n_vocab, n_context=self._n_context)
-            sampler = self._backend.sampler(samplers, prompt.tokens, prompt.form)
+            sampler = self._backend.sampler(samplers, prompt.words, prompt.form)
         except SealiftError as error:
             return [_failed(job, error)]
         exact = job.sampling.seed >= 0
         slot = self._places.take(prompt.tokens, exact=exact)
+        self._places.leave_whole(slot, prompt.pictures)
         stream = Stream(
             job=job,
             slot=slot,
@@ -141,6 +143,7 @@ class ContinuousEngine:
             limit=self._limit(job),
             began=began,
             exact=exact,
+            pictures=prompt.pictures,
         )
         self._follow(stream)
         self._running.append(stream)
@@ -170,11 +173,15 @@ class ContinuousEngine:
         return Finished(
             job=stream.job.id,
             reason=reason,
-            prompt_tokens=len(stream.prompt),
+            prompt_tokens=len(stream.prompt) + stream.extra,
             output_tokens=len(stream.output),
             prompt_ns=prompt_ns,
             eval_ns=now - stream.began - prompt_ns,
-            context=(*stream.prompt, *stream.output) if stream.job.want_context else (),
+            context=(
+                tuple(token for token in (*stream.prompt, *stream.output) if token >= 0)
+                if stream.job.want_context
+                else ()
+            ),
             stop=stream.answer.stop,
             thinking_tokens=stream.thought,
         )
@@ -202,6 +209,7 @@ class ContinuousEngine:
             if stream.leader is not None and not stream.waits():
                 stream.leader = None
                 self._places.fetch(stream.slot, stream.prompt, exact=stream.exact)
+                self._places.leave_whole(stream.slot, stream.pictures)
                 stream.reused = len(stream.slot.cached)
 
     def _read_on(self, stream: Stream, *, alone: bool) -> list[Event]:
@@ -209,9 +217,29 @@ class ContinuousEngine:
         rows = self._backend.rows
         if stream.exact or not alone:
             rows = min(rows, limits.PROMPT_TOKENS_BESIDE)
+        picture = stream.next_picture
+        if picture is not None:
+            if picture.start == done:
+                return self._look(stream, picture)
+            rows = min(rows, picture.start - done)
         tokens = stream.prompt[done : done + rows]
         wanted = int(done + len(tokens) == len(stream.prompt))
         return self._decode([self._put(0, stream, tokens, wanted)])
+
+    def _look(self, stream: Stream, picture: Picture) -> list[Event]:
+        """Compute a picture, whole: nothing else can be computed in between."""
+        slot = stream.slot
+        share = Share(stream, 0, [], 0)
+        try:
+            done = self._backend.see(picture, picture.start, slot.id)
+            if not done and self._places.purge():
+                done = self._backend.see(picture, picture.start, slot.id)
+        except SealiftError as error:
+            return self._give_up([share], error)
+        if not done:
+            return self._give_up([share], _no_room())
+        slot.cached += stream.prompt[picture.start : picture.end]
+        return []
 
     # -- answers ----------------------------------------------------------------------------------
 
@@ -244,7 +272,7 @@ class ContinuousEngine:
 
     def _guesses(self, stream: Stream) -> list[int]:
         """What may come behind the next token, while nobody else needs the time."""
-        if stream.exact or stream.reading or not self._backend.takes_back:
+        if stream.exact or stream.reading or stream.pictures or not self._backend.takes_back:
             return []
         if stream.lookup is None:
             stream.lookup = Lookup([*stream.prompt, *stream.output])
@@ -279,7 +307,7 @@ class ContinuousEngine:
                 events += self._decode([share])
         return events
 
-    def _give_up(self, shares: Sequence[Share], error: WorkerFailed) -> list[Event]:
+    def _give_up(self, shares: Sequence[Share], error: SealiftError) -> list[Event]:
         for share in shares:
             self._release(share.stream)
             self._places.empty(share.stream.slot)
@@ -342,7 +370,8 @@ class ContinuousEngine:
     def _advance(self, stream: Stream, row: int) -> Iterator[Event]:
         if not stream.prompt_ns:
             stream.prompt_ns = time.monotonic_ns() - stream.began
-            yield Started(stream.job.id, len(stream.prompt), stream.reused, stream.prompt_ns)
+            tokens = len(stream.prompt) + stream.extra
+            yield Started(stream.job.id, tokens, stream.reused, stream.prompt_ns)
             if not stream.limit:
                 yield self._finish(stream, "length")
                 return
@@ -375,9 +404,9 @@ class ContinuousEngine:
     def _has_room(self, stream: Stream) -> bool:
         """Whether one more token fits, if need be and wanted without half of what came before."""
         slot = stream.slot
-        if len(slot.cached) < self._n_context:
+        if len(slot.cached) + stream.extra < self._n_context:
             return True
-        if not stream.job.shift:
+        if not stream.job.shift or stream.pictures:  # half a picture is none
             return False
         keep = min(max(stream.job.sampling.num_keep, 1), self._n_context // 2)
         until = keep + (self._n_context - keep) // 2

@@ -8,6 +8,7 @@ from typing import Final
 
 from runtime.engine.attic import Attic, Kept
 from runtime.engine.backend import Backend
+from runtime.engine.sight import Picture, untouched
 from runtime.engine.slots import Slot, choose, usable
 from schemas.errors import WorkerFailed
 
@@ -64,6 +65,12 @@ class Places:
         else:
             self._save(slot, have)
         slot.forget(self._backend.keep(slot.id, have))
+
+    def leave_whole(self, slot: Slot, pictures: Sequence[Picture]) -> None:
+        """Forget a picture of which a slot holds a part only."""
+        count = untouched(pictures, len(slot.cached))
+        if count < len(slot.cached):
+            slot.forget(self._backend.keep(slot.id, count))
 
     def purge(self) -> bool:
         """Empty the slots that no job has. Returns whether there was anything to empty."""

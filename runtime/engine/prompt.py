@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Final, Protocol
@@ -13,9 +13,16 @@ from runtime.engine.dialect import Dialect, call_grammar, dialect_of, tool_name
 from runtime.engine.form import Form
 from runtime.engine.guard import Guard
 from runtime.engine.reading import Reader
-from runtime.engine.template import CHATML, ChatTemplate, Span
-from runtime.messages import Chat, Job, Message, Text
-from schemas.errors import PromptTooLong, SealiftError, UnsupportedRequest, UsageError
+from runtime.engine.sight import Eyes, Picture, Seen, extra_cells
+from runtime.engine.template import CHATML, ChatTemplate, Span, at_pictures
+from runtime.messages import Chat, Image, Job, Message, Text
+from schemas.errors import (
+    MalformedModel,
+    PromptTooLong,
+    SealiftError,
+    UnsupportedRequest,
+    UsageError,
+)
 
 _TAIL_TOKENS: Final = 12
 _NO_TEXTS: Final[re.Pattern[str]] = re.compile(r"(?!)")
@@ -76,12 +83,19 @@ class Prompt:
         form: What the answer is held to, if anything.
         reader: Takes the answer apart; None where all of it is content.
         marks: Special tokens that mean something to the reader, and how they are spelled.
+        pictures: Where pictures stand; their places hold names (:mod:`runtime.engine.sight`).
     """
 
     tokens: list[int]
     form: Form | None = None
     reader: Reader | None = None
     marks: Mapping[int, bytes] = field(default_factory=dict)
+    pictures: tuple[Picture, ...] = ()
+
+    @property
+    def words(self) -> list[int]:
+        """The tokens without pictures."""
+        return [token for token in self.tokens if token >= 0] if self.pictures else self.tokens
 
 
 class SpecialSpellings:
@@ -158,6 +172,10 @@ def _join(run: list[tuple[str, bool]], spellings: SpecialSpellings) -> list[tupl
     return run
 
 
+_Built = tuple[list[int], tuple[Picture, ...]]
+_Looked = dict[str, Sequence[list[int] | Seen]]
+
+
 class _TooLong(Exception):
     """A candidate does not fit; ``tokens`` is exact or a lower bound."""
 
@@ -193,6 +211,7 @@ class PromptBuilder:
         n_context: Tokens that prompt and answer share.
         bos_text: The spelling of the beginning-of-sequence token, for the template.
         eos_text: The same of the end-of-sequence token.
+        eyes: What looks at pictures, if the model can see.
     """
 
     def __init__(
@@ -204,7 +223,9 @@ class PromptBuilder:
         *,
         bos_text: str = "",
         eos_text: str = "",
+        eyes: Eyes | None = None,
     ) -> None:
+        self._eyes = eyes
         self._tokenizer = tokenizer
         self._source = template or CHATML
         self._guard = guard
@@ -237,11 +258,11 @@ class PromptBuilder:
         form = Form(job.format) if job.format else None
         if not isinstance(job.prompt, Chat):
             return Prompt(self._text(job.prompt, context, job), form)
-        if any(message.images for message in job.prompt.messages):
-            # No projector is loaded by this engine; a picture is never left out in silence.
+        if self._eyes is None and any(message.images for message in job.prompt.messages):
+            # A picture is never left out in silence.
             raise UnsupportedRequest("this model is missing data required for image input")
-        tokens = self._chat(job.prompt, context, truncate=job.truncate)
-        return self._read(job.prompt, tokens, form)
+        tokens, pictures = self._chat(job.prompt, context, truncate=job.truncate)
+        return replace(self._read(job.prompt, tokens, form), pictures=pictures)
 
     def _read(self, chat: Chat, tokens: list[int], form: Form | None) -> Prompt:
         """What follows the prompt of a conversation, in the model's dialect."""
@@ -277,6 +298,7 @@ class PromptBuilder:
         tail = b"".join(
             self._tokenizer.piece(token) or self._tokenizer.spelling(token).encode()
             for token in tokens[-_TAIL_TOKENS:]
+            if token >= 0
         )
         return tail.decode("utf-8", "replace").rstrip().endswith(dialect.thinking[0])
 
@@ -286,20 +308,22 @@ class PromptBuilder:
 
     # -- conversations --------------------------------------------------------------------------
 
-    def _chat(self, chat: Chat, context: list[int], *, truncate: bool) -> list[int]:
+    def _chat(self, chat: Chat, context: list[int], *, truncate: bool) -> _Built:
         template = self._compile(chat.template) if chat.template else self._template
+        looked: _Looked = {}
 
-        def attempt(messages: Sequence[Message]) -> list[int]:
+        def attempt(messages: Sequence[Message]) -> _Built:
             spans = self._guard.run(
                 lambda: template.render(messages, chat.tools, self._spellings, think=chat.think)
             )
             size = sum(len(span.text) for span in spans)
             self._demand_plausible(size)
-            tokens = context + tokenize_spans(spans, self._spellings, self._tokenizer)
-            tokens = self._with_bos(tokens)
-            if len(tokens) >= self._n_context:
-                raise _TooLong(len(tokens))
-            return self._not_empty(tokens)
+            images = [image for message in messages for image in message.images]
+            tokens, pictures = self._assemble(context, spans, images, looked)
+            cells = len(tokens) + extra_cells(pictures)
+            if cells >= self._n_context:
+                raise _TooLong(cells)
+            return self._not_empty(tokens), pictures
 
         try:
             return attempt(chat.messages)
@@ -307,14 +331,52 @@ class PromptBuilder:
             shorter = shortenings(chat.messages) if truncate else []
             return self._first_fitting(attempt, shorter, error.tokens)
 
+    def _assemble(
+        self,
+        context: list[int],
+        spans: Sequence[Span],
+        images: Sequence[Image],
+        looked: _Looked,
+    ) -> _Built:
+        """Tokens of the text, with the pictures where the template has put them."""
+        if not images:
+            tokens = context + tokenize_spans(spans, self._spellings, self._tokenizer)
+            return self._with_bos(tokens), ()
+        first, *others = at_pictures(spans)
+        if len(others) != len(images):
+            raise MalformedModel("the model's chat template does not show every image once")
+        tokens = self._with_bos(context + tokenize_spans(first, self._spellings, self._tokenizer))
+        pictures: list[Picture] = []
+        for image, behind in zip(images, others, strict=True):
+            for part in self._look(image, looked):
+                if isinstance(part, Seen):
+                    start, end = len(tokens), len(tokens) + len(part.names)
+                    pictures.append(Picture(start, end, part.rows - len(part.names), part.data))
+                    tokens += part.names
+                else:
+                    tokens += part
+            tokens += tokenize_spans(behind, self._spellings, self._tokenizer)
+        if tokens[-1] < 0:
+            raise UnsupportedRequest("a prompt cannot end with an image")
+        return tokens, tuple(pictures)
+
+    def _look(self, image: Image, looked: _Looked) -> Sequence[list[int] | Seen]:
+        """What a picture becomes; each is decoded once, however often it is tried what fits."""
+        found = looked.get(image.data)
+        if found is None:
+            if self._eyes is None:
+                raise UnsupportedRequest("this model is missing data required for image input")
+            found = looked[image.data] = self._eyes.look(image)
+        return found
+
     def _first_fitting(
         self,
-        attempt: Callable[[Sequence[Message]], list[int]],
+        attempt: Callable[[Sequence[Message]], _Built],
         shorter: list[list[Message]],
         tokens: int,
-    ) -> list[int]:
+    ) -> _Built:
         """Bisect for the longest conversation that fits: a template may be slow."""
-        best: list[int] | None = None
+        best: _Built | None = None
         low, high = 0, len(shorter)
         while low < high:
             middle = (low + high) // 2

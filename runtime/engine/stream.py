@@ -8,6 +8,7 @@ from typing import Any
 
 from runtime.engine.answer import Answer
 from runtime.engine.lookup import Lookup
+from runtime.engine.sight import Picture, extra_cells
 from runtime.engine.slots import Slot
 from runtime.messages import Job
 
@@ -34,6 +35,7 @@ class Stream:
         leader: Who reads just now what this one waits for.
         wanted: How much of the leader's prompt.
         lookup: Guesses what comes next; made once it is of use.
+        pictures: In its prompt, from the first to the last.
     """
 
     job: Job
@@ -53,6 +55,7 @@ class Stream:
     leader: Stream | None = None
     wanted: int = 0
     lookup: Lookup | None = None
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def reading(self) -> bool:
@@ -63,6 +66,17 @@ class Stream:
     def left(self) -> int:
         """Tokens of the prompt still to be computed."""
         return len(self.prompt) - len(self.slot.cached)
+
+    @property
+    def extra(self) -> int:
+        """Cells of the context that its pictures take beyond their positions."""
+        return extra_cells(self.pictures) if self.pictures else 0
+
+    @property
+    def next_picture(self) -> Picture | None:
+        """The first picture that is not computed yet."""
+        done = len(self.slot.cached)
+        return next((picture for picture in self.pictures if picture.end > done), None)
 
     @property
     def almost(self) -> bool:

@@ -48,6 +48,10 @@ _OPEN: Final = "\ufdd0"
 _CLOSE: Final = "\ufdd1"
 _BREAK: Final = "\ufdd2"
 _MARKS: Final = re.compile(f"[{_OPEN}{_CLOSE}{_BREAK}]")
+PICTURE: Final = "\ufdd3"
+"""Stands in a rendered prompt where a picture does; no client can write it."""
+_RESERVED: Final = re.compile(f"[{_OPEN}{_CLOSE}{_BREAK}{PICTURE}]")
+_NEEDLE: Final = "needle"
 _INTEGER_BITS: Final = 4096
 
 
@@ -141,6 +145,9 @@ class ChatTemplate:
             raise MalformedModel(
                 "the model's chat template does not parse", why=str(error)
             ) from error
+        self._in_parts = False
+        if "type" in source:
+            self._in_parts = self._reads_parts()
 
     def render(
         self,
@@ -192,10 +199,19 @@ class ChatTemplate:
         content: Callable[[str, str], str],
         other: Callable[[str], str],
     ) -> str:
+        return self._generate(
+            extra, [_for_template(message, content, other) for message in messages], other
+        )
+
+    def _generate(
+        self, extra: dict[str, Any], messages: list[dict[str, Any]], other: Callable[[str], str]
+    ) -> str:
+        if self._in_parts:
+            messages = [_as_part(message) for message in messages]
         variables = {
             **self._constants,
             **extra,
-            "messages": [_for_template(message, content, other) for message in messages],
+            "messages": messages,
             "tools": [_map_strings(tool, other) for tool in extra["tools"]] or None,
             "documents": None,
             "add_generation_prompt": True,
@@ -208,6 +224,22 @@ class ChatTemplate:
             ) from None
         except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise MalformedModel("the model's chat template fails", why=str(error)) from error
+
+    def _reads_parts(self) -> bool:
+        """Whether a content is only shown if it is a list of parts, as of some models that see."""
+        self._in_parts = False
+        message = {"role": "user", "content": _NEEDLE}
+        for self._in_parts in (False, True):
+            try:
+                if _NEEDLE in self._generate({"tools": ()}, [message], str):
+                    return self._in_parts
+            except (MalformedModel, UnsupportedRequest):
+                continue
+        return False
+
+
+def _as_part(message: dict[str, Any]) -> dict[str, Any]:
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}
 
 
 def check_syntax(source: str) -> None:
@@ -264,7 +296,7 @@ def _for_template(
 ) -> dict[str, Any]:
     result: dict[str, Any] = {
         "role": message.role,
-        "content": content(message.role, _clean(message.content)),
+        "content": content(message.role, _with_pictures(message)),
     }
     if message.thinking is not None:
         thinking = content(message.role, _clean(message.thinking))
@@ -290,7 +322,18 @@ def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def _clean(text: str) -> str:
-    return _MARKS.sub("\ufffd", text)
+    return _RESERVED.sub("\ufffd", text)
+
+
+def _with_pictures(message: Message) -> str:
+    """A message's content with a mark where each picture stands."""
+    text = _clean(message.content)
+    parts, done = [], 0
+    for image in message.images:
+        at = min(max(image.at, done), len(text))
+        parts += [text[done:at], PICTURE]
+        done = at
+    return "".join([*parts, text[done:]])
 
 
 def _breaker(special: SpecialTokens) -> Callable[[str], str]:
@@ -330,6 +373,17 @@ class _Encloser:
         return all(
             part.count(_CLOSE) == 1 and part.split(_CLOSE)[0] in self._enclosed for part in parts
         )
+
+
+def at_pictures(spans: Sequence[Span]) -> list[list[Span]]:
+    """What stands before, between and after the pictures of a rendered prompt."""
+    parts: list[list[Span]] = [[]]
+    for span in spans:
+        first, *others = span.text.split(PICTURE)
+        if first:
+            parts[-1].append(Span(first, span.trusted))
+        parts += [[Span(text, span.trusted)] if text else [] for text in others]
+    return parts
 
 
 def _bounded(parts: Iterator[str]) -> str:

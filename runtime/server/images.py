@@ -16,6 +16,7 @@ from schemas.errors import UnsupportedRequest, UsageError
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8\xff"
+_SCAN: Final = b"\xff\xda"  # SOS; in what a scan holds no other marker follows 0xFF
 _OTHERS: Final = {b"GIF8": "GIF", b"RIFF": "WebP", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 _DATA: Final = "data:"
 _BASE64: Final = ";base64"
@@ -49,7 +50,9 @@ def from_base64(text: str, at: int = 0) -> Image:
         raise UsageError("invalid image input", why="it has no width or height")
     if width * height > limits.IMAGE_PIXELS:
         raise _too_large()
-    return Image(text, at)
+    if data.startswith(_JPEG) and data.count(_SCAN) > limits.IMAGE_SCANS:
+        raise UsageError("invalid image input", why="the JPEG has too many scans")
+    return Image(text, at, width * height)
 
 
 def from_url(url: str, at: int = 0) -> Image:

@@ -199,10 +199,13 @@ def image_needs(messages: Sequence[Message]) -> set[str]:
     Raises:
         UsageError: There are too many.
     """
-    count = sum(len(message.images) for message in messages)
-    if count > limits.IMAGES:
+    images = [image for message in messages for image in message.images]
+    if len(images) > limits.IMAGES:
         raise UsageError(f"more than {limits.IMAGES} images")
-    return {VISION} if count else set()
+    if sum(image.pixels for image in images) > limits.IMAGE_PIXELS_TOGETHER:
+        most = limits.IMAGE_PIXELS_TOGETHER // 10**6
+        raise UsageError("the images are too large together", why=f"over {most} million pixels")
+    return {VISION} if images else set()
 
 
 def parse_model(name: str | None) -> tuple[str, Reference]:

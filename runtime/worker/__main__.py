@@ -28,6 +28,7 @@ from schemas.errors import LoadFailed, SealiftError
 _RECEIVE_BYTES: Final = 256 * 1024
 # The engine and its libraries: our own or installed code, loaded before the gates close.
 _ENGINE: Final = "runtime.engine.llama"
+_VISION: Final = "runtime.engine.llama.vision"
 
 
 class Channel:
@@ -95,7 +96,7 @@ def load(spec: WorkerSpec, descriptor: int) -> tuple[Engine, WorkerReady]:
     began = time.monotonic_ns()
     if spec.num_threads <= 0:
         spec = replace(spec, num_threads=physical_cores())
-    report = _confine(Path(spec.model_path), descriptor)
+    report = _confine(spec, descriptor)
     from runtime.engine.llama import LlamaEngine
 
     engine = LlamaEngine(spec)
@@ -112,8 +113,13 @@ def load(spec: WorkerSpec, descriptor: int) -> tuple[Engine, WorkerReady]:
     )
 
 
-def _confine(model: Path, descriptor: int) -> SandboxReport:
-    return confine_worker(readable=[model], keep_descriptors=[descriptor], preload=[_ENGINE])
+def _confine(spec: WorkerSpec, descriptor: int) -> SandboxReport:
+    files = [Path(spec.model_path)]
+    modules = [_ENGINE]
+    if spec.projector_path:
+        files.append(Path(spec.projector_path))
+        modules.append(_VISION)
+    return confine_worker(readable=files, keep_descriptors=[descriptor], preload=modules)
 
 
 def main() -> None:

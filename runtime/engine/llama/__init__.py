@@ -8,6 +8,7 @@ arguments are checked before they are made: batch size, number of sequences.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
@@ -18,6 +19,7 @@ from runtime.engine.llama.embedding import Embedder, failed
 from runtime.engine.llama.loading import Model
 from runtime.engine.llama.log import LOG
 from runtime.engine.prompt import PromptBuilder
+from runtime.engine.sight import Eyes
 from runtime.messages import (
     Embed,
     Event,
@@ -53,6 +55,9 @@ class LlamaEngine:
         self._embedder: Embedder | None = None
         self._ready: list[Event] = []
         self._vocabulary = self._model.vocabulary
+        self._projector: Any = None
+        if spec.projector_path and not self._model.pooling:
+            self._projector = self._eyes(spec.projector_path)
         guard = guard or Guard()
         prompts = self._prompts(guard, self.context_length)
         self._counting = self._prompts(guard, limits.CONTEXT_TOKENS)
@@ -148,7 +153,7 @@ class LlamaEngine:
         """Free the model. Tasks in flight are dropped without an event."""
         if self._generator is not None:
             self._generator.close()
-        for part in (self._context, self._embedder, self._model):
+        for part in (self._context, self._embedder, self._projector, self._model):
             if part is not None:
                 part.close()
 
@@ -161,7 +166,18 @@ class LlamaEngine:
             n_context,
             bos_text=vocabulary.spelling(vocabulary.bos),
             eos_text=vocabulary.spelling(vocabulary.eos),
+            eyes=self._projector,
         )
+
+    def _eyes(self, path: str) -> Eyes:
+        # Most models do not see, and start faster without the library.
+        from runtime.engine.llama.vision import Projector
+
+        try:
+            return Projector(self._model, path)
+        except SealiftError:
+            self._model.close()
+            raise
 
     def _tokenize(self, task: Tokenize) -> Tokenized:
         if task.prompt is not None:

@@ -20,6 +20,7 @@ from runtime.engine.llama.batch import Batch
 from runtime.engine.llama.loading import Model
 from runtime.engine.lookup import MOST
 from runtime.engine.sampling import Plan
+from runtime.engine.sight import Picture
 from schemas.errors import WorkerFailed
 
 _MICROBATCH: Final = 512
@@ -151,6 +152,26 @@ class Context:
         code = lib.llama_decode(self._context, self._batch.view(start, end))
         if code not in (0, 1):
             raise WorkerFailed("the engine cannot decode", why=f"llama_decode gave {code}")
+        return bool(code == 0)
+
+    def see(self, picture: Picture, position: int, sequence: int) -> bool:
+        """Compute a picture from a position on; false if there is no room for it.
+
+        Raises:
+            UnsupportedRequest: It has too many rows that look at each other.
+            WorkerFailed: It cannot be done.
+        """
+        code = picture.data.decode(
+            self._context,
+            position,
+            sequence,
+            rows=self.rows,
+            together=min(self.rows, _MICROBATCH),
+        )
+        if code == 1:
+            self.keep(sequence, position)
+        elif code:
+            raise WorkerFailed("the engine cannot compute the image", why=f"it gave {code}")
         return bool(code == 0)
 
     # -- choosing ---------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ class Log:
         self._lines: deque[str] = deque(maxlen=_LOG_LINES)
         self._errors: deque[str] = deque(maxlen=4)
         # Kept for the life of the process: llama.cpp holds the pointer.
-        self._callback = lib.llama_log_callback(self._take)
-        lib.llama_log_set(self._callback, ctypes.c_void_p(0))
+        self.callback = lib.llama_log_callback(self._take)
+        lib.llama_log_set(self.callback, ctypes.c_void_p(0))
 
     def _take(self, level: int, text: bytes, _data: object) -> None:
         if level not in _LOG_LEVELS:

@@ -20,12 +20,14 @@ from runtime.engine.continuous import ContinuousEngine
 from runtime.engine.form import Form
 from runtime.engine.prompt import Prompt
 from runtime.engine.sampling import Plan
+from runtime.engine.sight import Picture
 from runtime.messages import Event, Failed, Finished, Job, Piece, Sampling, Started, Text
 from schemas.errors import PromptTooLong, UsageError, WorkerFailed
 
 VOCABULARY = 64
 END = 63
 CONTEXT = 40
+PICTURE = [-100, -101, -102]  # what a P in a prompt stands for
 
 
 def following(tokens: Sequence[int]) -> int:
@@ -33,6 +35,11 @@ def following(tokens: Sequence[int]) -> int:
     for token in tokens:
         state = (state * 31 + token + 1) % 1009
     return END if state % 23 == 0 else state % 26
+
+
+def tokens_of(prompt: str) -> list[int]:
+    places = (PICTURE if letter == "P" else [ord(letter) - 97] for letter in prompt)
+    return list(itertools.chain.from_iterable(places))
 
 
 def letters(tokens: Sequence[int]) -> str:
@@ -75,8 +82,10 @@ class Prompts:
         assert isinstance(job.prompt, Text)
         if len(job.prompt.text) >= CONTEXT:
             raise PromptTooLong("too long")
-        tokens = [ord(c) - 97 for c in job.prompt.text]
-        return Prompt(tokens, Form(job.format) if job.format else None)
+        tokens = tokens_of(job.prompt.text)
+        starts = [at for at, token in enumerate(tokens) if token == PICTURE[0]]
+        pictures = tuple(Picture(at, at + len(PICTURE), 0, PICTURE) for at in starts)
+        return Prompt(tokens, Form(job.format) if job.format else None, pictures=pictures)
 
 
 @dataclass
@@ -161,6 +170,7 @@ class SimulatedContext:
         for row, (token, position, sequence, wanted) in enumerate(entries):
             tokens = self.memory.setdefault(sequence, [])
             assert position == len(tokens) < CONTEXT, "positions follow each other"
+            assert token >= 0, "a picture is no token"
             tokens.append(token)
             if wanted:
                 chosen = following(tokens)
@@ -169,6 +179,14 @@ class SimulatedContext:
                 if row in self.disturbed and chosen != END:
                     chosen = (chosen + 1) % 26
                 self.outputs[row] = chosen
+        return True
+
+    def see(self, picture: Picture, position: int, sequence: int) -> bool:
+        tokens = self.memory.setdefault(sequence, [])
+        assert position == len(tokens)
+        if sum(map(len, self.memory.values())) + len(PICTURE) > self.cells:
+            return False
+        tokens += picture.data
         return True
 
     def trace(self, row: int) -> bytes:
@@ -238,7 +256,8 @@ class Plot:
 
 PLOTS = st.builds(
     Plot,
-    prompt=st.text("ab", min_size=1, max_size=CONTEXT - 1),
+    prompt=st.text("ab", min_size=1, max_size=CONTEXT - 1)
+    | st.text("abPP", max_size=12).map(lambda text: f"{text}b"),
     num_predict=st.integers(-1, 30).filter(bool),
     stop=st.sampled_from([(), ("a",), ("xyz", "q")]),
     seed=st.integers(-1, 0),
@@ -304,7 +323,7 @@ def test_every_answer_is_what_it_would_be_alone(
             continue
         found = answer(events, number)
         expected = alone(
-            [ord(c) - 97 for c in plot.prompt],
+            tokens_of(plot.prompt),
             Sampling(num_predict=plot.num_predict, stop=plot.stop),
         )
         if found[1] == "cancelled":
@@ -325,7 +344,7 @@ def test_a_seeded_answer_does_not_depend_on_company(plots: list[Plot], parallel:
     events = drain(subject)
     for number, plot in enumerate(plots):
         sampling = Sampling(num_predict=plot.num_predict, stop=plot.stop)
-        assert answer(events, number) == alone([ord(c) - 97 for c in plot.prompt], sampling)
+        assert answer(events, number) == alone(tokens_of(plot.prompt), sampling)
 
 
 def test_seeded_answers_are_computed_together_where_that_makes_no_difference() -> None:

@@ -162,3 +162,24 @@ def test_the_number_of_pictures_is_bounded() -> None:
                 ],
             }
         )
+
+
+def test_their_pixels_together_are_bounded() -> None:
+    large = base64.b64encode(png(8000, 8000)).decode()
+    for count in (4, 5):
+        body = {
+            "model": "m",
+            "messages": [{"role": "user", "content": "", "images": [large] * count}],
+        }
+        if count == 4:
+            assert ollama.parse_chat(body).needs == {"vision"}
+            continue
+        with pytest.raises(UsageError, match="too large together"):
+            ollama.parse_chat(body)
+
+
+def test_a_jpeg_has_few_scans() -> None:
+    progressive = base64.b64decode(JPEG) + b"\xff\xda" * limits.IMAGE_SCANS
+    from_base64(base64.b64encode(progressive).decode())
+    with pytest.raises(UsageError, match="invalid image input"):
+        from_base64(base64.b64encode(progressive + b"\xff\xda").decode())
