@@ -38,6 +38,8 @@ class Transaction:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._open = True
+        self._sizes: dict[Digest, int] = {}  # of blobs that are registered for certain
+        self._repositories: dict[str, int] = {}
         self.at = now()  # one time for everything in it
 
     def finish(self) -> None:
@@ -63,21 +65,29 @@ class Transaction:
         Raises:
             ContentMismatch: It is registered with another size.
         """
-        digest = str(descriptor.digest)
-        new = self._execute(
-            "INSERT INTO blobs VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            digest,
-            descriptor.size,
-            self.at,
-        ).rowcount
-        if new:
-            return
-        (size,) = self._execute("SELECT size FROM blobs WHERE digest = ?", digest).fetchone()
-        if size != descriptor.size:
+        size = self._size(descriptor.digest)
+        if size is None:
+            self._execute(
+                "INSERT INTO blobs VALUES (?, ?, ?)",
+                str(descriptor.digest),
+                descriptor.size,
+                self.at,
+            )
+            self._sizes[descriptor.digest] = descriptor.size
+        elif size != descriptor.size:
             raise ContentMismatch(
                 f"blob {descriptor.digest.short} has two sizes",
                 why=f"{size} bytes here, {descriptor.size} bytes there",
             )
+
+    def _size(self, digest: Digest) -> int | None:
+        """Of a registered blob; a bundle's blobs are asked for several times each."""
+        if digest not in self._sizes:
+            found = self._execute("SELECT size FROM blobs WHERE digest = ?", str(digest)).fetchone()
+            if found is None:
+                return None
+            self._sizes[digest] = int(found[0])
+        return self._sizes[digest]
 
     def put_manifest(
         self,
@@ -126,12 +136,10 @@ class Transaction:
 
     def _link(self, digest: str, manifest: Manifest) -> None:
         for position, blob in enumerate(manifest.blobs):
-            row = self._execute(
-                "SELECT size FROM blobs WHERE digest = ?", str(blob.digest)
-            ).fetchone()
-            if row is None:
+            size = self._size(blob.digest)
+            if size is None:
                 raise NotFound(f"blob {blob.digest.short} of the manifest is not in the store")
-            if row[0] != blob.size:
+            if size != blob.size:
                 raise ContentMismatch(f"the manifest tells a wrong size of {blob.digest.short}")
             self._execute(
                 "INSERT INTO manifest_blobs VALUES (?, ?, ?, ?)",
@@ -149,9 +157,11 @@ class Transaction:
             )
 
     def _repository(self, name: str) -> int:
-        self._execute("INSERT INTO repositories (name) VALUES (?) ON CONFLICT DO NOTHING", name)
-        row = self._execute("SELECT id FROM repositories WHERE name = ?", name).fetchone()
-        return int(row[0])
+        if name not in self._repositories:
+            self._execute("INSERT INTO repositories (name) VALUES (?) ON CONFLICT DO NOTHING", name)
+            row = self._execute("SELECT id FROM repositories WHERE name = ?", name).fetchone()
+            self._repositories[name] = int(row[0])
+        return self._repositories[name]
 
     def set_tag(self, reference: Reference, digest: Digest) -> None:
         """Let a name stand for a manifest of its repository, whatever it stood for before.
@@ -197,6 +207,8 @@ class Transaction:
         Raises:
             StoreDamaged: Something still refers to one of them.
         """
+        self._sizes.clear()
+        self._repositories.clear()
         for digest in manifests:
             self._execute("DELETE FROM manifests WHERE digest = ?", str(digest))
         for digest in blobs:

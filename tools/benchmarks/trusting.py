@@ -27,7 +27,8 @@ from tools.benchmarks.site import Bench, Site
 _COUNTS: Final = (1, 1_000, 10_000)  # models
 _AIM: Final = 1.2  # times as much per model among the most as among fewer
 _MIB: Final = 1 << 20
-_PIPE: Final = 4096  # bytes, the smallest: what lies in it has not been accepted
+_PIPE: Final = 1 << 20  # bytes: in a small one, each filling would cost two switches of process
+_STEP: Final = 1 << 14  # bytes of one write: while it waits, they do not count as taken
 _LOOK_SECONDS: Final = 0.001
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _HOW: Final = """\
@@ -38,7 +39,8 @@ and versions. "closure": the rest up to the payload: each manifest and config ag
 digest, its schema and its target, each attestation's signature, and that all of it belongs
 together. Both in a process that has its modules loaded; "peak" is all of that process. "first
 byte": from the start of `bundle import -`, on an empty store, until it takes the first byte of a
-weight file out of its pipe, which it does only after all of the above; its own peak beside it.
+weight file out of its pipe, which it does only after all of the above, and after it has written
+each small blob to its staging area; its own peak beside it.
 `sha256sum` hashes the same bundle and believes everything. One run each."""
 
 
@@ -198,13 +200,13 @@ class _Feed(Thread):
 
     @property
     def taken(self) -> int:
-        """Bytes; at most one pipe's content fewer than it is."""
+        """Bytes; at most one write fewer than it is."""
         waiting = fcntl.ioctl(self._pipe, termios.FIONREAD, bytes(4))
         return self._written - int(struct.unpack("i", waiting)[0])
 
     def run(self) -> None:
         with suppress(BrokenPipeError), self._source.open("rb", buffering=0) as file:
-            while data := file.read(_PIPE):
+            while data := file.read(_STEP):
                 self._written += os.write(self._pipe, data)
 
 
