@@ -104,7 +104,7 @@ class Loaded:
     """A loaded model, for ``ps``.
 
     Attributes:
-        model: Under the name that it was loaded by.
+        model: Under the name that it was last asked for by.
         ready: What its worker reported.
         expires: When it is unloaded if nobody asks any more, UTC; None: never.
         running: Requests being answered.

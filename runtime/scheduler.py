@@ -225,6 +225,7 @@ class Scheduler:
         if ticket.turn.done():
             return  # its request was cancelled just now
         runner.running += 1
+        runner.model = ticket.model  # of several names, `ps` shows the one that was last asked for
         runner.used = asyncio.get_running_loop().time()
         self._disarm(runner)
         if ticket.keep_alive_ms is not None:

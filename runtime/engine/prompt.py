@@ -13,6 +13,7 @@ from runtime.engine.dialect import Dialect, call_grammar, dialect_of, tool_name
 from runtime.engine.form import Form
 from runtime.engine.guard import Guard
 from runtime.engine.reading import Reader
+from runtime.engine.shortening import shortenings
 from runtime.engine.sight import Eyes, Picture, Seen, extra_cells
 from runtime.engine.template import CHATML, ChatTemplate, Span, at_pictures
 from runtime.messages import Chat, Image, Job, Message, Text
@@ -184,23 +185,6 @@ class _TooLong(Exception):
         self.tokens = tokens
 
 
-def shortenings(messages: Sequence[Message]) -> list[list[Message]]:
-    """The conversation without its oldest turns, from the longest that is left to the shortest.
-
-    System messages and the last message stay (Ollama's rule). What is left begins with a user's
-    message where it can: many templates refuse anything else.
-    """
-    droppable = [i for i, m in enumerate(messages[:-1]) if m.role != "system"]
-    results = []
-    for count in range(1, len(droppable) + 1):
-        gone = set(droppable[:count])
-        left = [message for i, message in enumerate(messages) if i not in gone]
-        first = next(message for message in left if message.role != "system" or message is left[-1])
-        if first.role == "user" or count == len(droppable):
-            results.append(left)
-    return results
-
-
 class PromptBuilder:
     """Makes prompts for one model.
 
@@ -328,7 +312,7 @@ class PromptBuilder:
         try:
             return attempt(chat.messages)
         except _TooLong as error:
-            shorter = shortenings(chat.messages) if truncate else []
+            shorter = shortenings(chat.messages, self._n_context) if truncate else []
             return self._first_fitting(attempt, shorter, error.tokens)
 
     def _assemble(

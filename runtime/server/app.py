@@ -183,7 +183,7 @@ async def _answered(
     except SealiftError as error:
         return await _failed(request, error)
     except web.HTTPNotFound:
-        return web.Response(status=404, text="404 page not found")
+        return await _elsewhere(request)
     except web.HTTPMethodNotAllowed as error:
         allowed = {hdrs.ALLOW: error.headers["Allow"]}
         return web.Response(status=405, text="405 method not allowed", headers=allowed)
@@ -200,6 +200,21 @@ async def _answered(
         _log_defect(request, error)
         defect = SealiftError("internal error", hint="See the server's log")
         return await _failed(request, defect)
+
+
+async def _elsewhere(request: web.Request) -> web.Response:
+    """Where a path with a slash too many leads, as in Ollama; nowhere, if that is no route.
+
+    Clients make such paths of a base address that ends with a slash.
+    """
+    path = "/" + "/".join(part for part in request.rel_url.raw_path.split("/") if part)
+    if path != request.rel_url.raw_path:
+        meant = request.rel_url.with_path(path, encoded=True, keep_query=True)
+        found = await request.app.router.resolve(request.clone(rel_url=meant))
+        if found.http_exception is None:
+            status = 301 if request.method in (hdrs.METH_GET, hdrs.METH_HEAD) else 307
+            return web.Response(status=status, headers={hdrs.LOCATION: meant.raw_path_qs})
+    return web.Response(status=404, text="404 page not found")
 
 
 def _log_defect(request: web.Request, error: Exception) -> None:

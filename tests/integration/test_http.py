@@ -63,6 +63,26 @@ async def test_unknown_routes(site: Site, method: str, path: str, status: int, t
     assert response.headers["content-type"].startswith("text/plain")
 
 
+async def test_a_slash_too_many_leads_to_the_route(site: Site) -> None:
+    slashed = await site.client.get(f"{site.client.base_url}//api/tags/?a=b%2F")
+    assert (slashed.status_code, slashed.headers["location"]) == (301, "/api/tags?a=b%2F")
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
+    answer = await site.client.post("/api/chat/", json=body, follow_redirects=True)
+    assert answer.history[0].status_code == 307
+    assert answer.json()["done"]
+    for nowhere in ("/nope/", "//evil.example/"):
+        assert (await site.client.get(f"{site.client.base_url}{nowhere}")).status_code == 404
+
+
+async def test_of_several_names_ps_shows_the_last(site: Site) -> None:
+    for name in ("tiny", "other", "tiny"):
+        if name == "other":
+            await site.post("/api/copy", {"source": "tiny", "destination": name})
+        await site.post("/api/generate", {"model": name})
+        listed = (await site.client.get("/api/ps")).json()["models"]
+        assert [model["name"] for model in listed] == [f"{name}:latest"]
+
+
 @pytest.mark.parametrize(
     "path", ["/api/chat", "/api/generate", "/api/show", "/api/copy", "/v1/chat/completions"]
 )
@@ -434,7 +454,8 @@ async def test_v1_models(site: Site) -> None:
     listed = (await site.client.get("/v1/models")).json()
     assert listed["object"] == "list"
     for name in ("tiny", "library/tiny:latest", "library%2Ftiny"):
-        assert (await site.client.get(f"/v1/models/{name}")).json() == listed["data"][0]
+        found = (await site.client.get(f"/v1/models/{name}")).json()
+        assert found == {**listed["data"][0], "id": name.replace("%2F", "/")}
     response = await site.client.get("/v1/models/no/thing")
     assert response.status_code == 404
     assert response.json()["error"] == {

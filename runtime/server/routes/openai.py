@@ -47,7 +47,8 @@ async def _models(request: web.Request) -> web.Response:
 @described(Operation("One model", gives={JSON: shapes.MODEL_OBJECT}))
 async def _model(request: web.Request) -> web.Response:
     name, reference = parse_model(request.match_info["name"])
-    return json_response(listing.openai_model(await request.app[BACKEND].model(reference, name)))
+    found = listing.openai_model(await request.app[BACKEND].model(reference, name))
+    return json_response({**found, "id": name})  # as it was asked for, as in Ollama
 
 
 @described(Operation("Continue a conversation", shapes.CHAT, streamed(shapes.CHATTED)))

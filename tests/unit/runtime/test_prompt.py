@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.engine.guard import Guard
-from runtime.engine.prompt import PromptBuilder, SpecialSpellings, shortenings, tokenize_spans
+from runtime.engine.prompt import PromptBuilder, SpecialSpellings, tokenize_spans
+from runtime.engine.shortening import shortenings
 from runtime.engine.template import Span
 from runtime.messages import Chat, Image, Job, Message, Role, Sampling, Text
 from schemas.errors import MalformedModel, PromptTooLong, UnsupportedRequest, UsageError
@@ -160,7 +161,9 @@ def test_the_longest_fitting_conversation_is_chosen(roles: list[str], n_context:
     messages = tuple(Message(names[r], chr(65 + i) * 2) for i, r in enumerate(roles))
     messages += (Message("user", "zz"),)
     job = Job(1, Chat(messages))
-    fitting = [m for m in ([*messages], *shortenings(messages)) if 4 * len(m) < n_context]
+    fitting = [
+        m for m in ([*messages], *shortenings(messages, n_context)) if 4 * len(m) < n_context
+    ]
     if not fitting:
         with pytest.raises(PromptTooLong):
             builder(n_context=n_context).build(job)
@@ -172,7 +175,7 @@ def test_the_longest_fitting_conversation_is_chosen(roles: list[str], n_context:
 def test_system_messages_and_the_last_one_stay() -> None:
     roles: list[Role] = ["system", "user", "assistant", "user", "assistant", "user"]
     messages = [Message(role, str(i)) for i, role in enumerate(roles)]
-    left = [[m.content for m in shorter] for shorter in shortenings(messages)]
+    left = [[m.content for m in shorter] for shorter in shortenings(messages, 64)]
     assert left == [["0", "3", "4", "5"], ["0", "5"]]
 
 
@@ -182,9 +185,13 @@ def test_without_truncation_too_long_is_an_error() -> None:
         builder().build(job)
 
 
-def test_one_message_too_long_is_an_error() -> None:
-    with pytest.raises(PromptTooLong):
-        builder().build(chat("a" * 100))
+def test_one_message_too_long_loses_its_beginning() -> None:
+    text = "".join(map(chr, range(33, 127)))
+    _, *left, _ = tokens_of(builder(), chat(text))
+    assert plain(text)[-len(left) :] == left
+    assert 40 < len(left) < 64
+    with pytest.raises(PromptTooLong, match="16 fit"):
+        builder(n_context=16).build(chat(text))
 
 
 def test_bare_text_keeps_its_beginning_and_its_end() -> None:
