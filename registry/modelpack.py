@@ -98,7 +98,7 @@ def _capabilities(names: Iterable[str]) -> dict[str, Any]:
     if not found:  # only a GGUF file tells
         return {}
     return {
-        "inputTypes": ["text"],
+        "inputTypes": ["text", *(["image"] if "vision" in found else [])],
         "outputTypes": ["embedding" if "embedding" in found else "text"],
         "toolUsage": "tools" in found,
     }

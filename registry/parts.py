@@ -6,9 +6,9 @@ under ``modelfile/``. Ollama's manifests have a media type for each. The blobs a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from registry import oci
 from registry.modelpack import file_layer
@@ -55,6 +55,36 @@ def part_of(layer: Descriptor) -> Part | None:
 def layers_of(layers: Iterable[Descriptor], part: Part) -> list[Descriptor]:
     """The layers that hold one part, in order."""
     return [layer for layer in layers if part_of(layer) is part]
+
+
+def weights_of(
+    layers: Iterable[Descriptor], facts: Mapping[str, Any]
+) -> tuple[Descriptor, Descriptor | None] | None:
+    """The weights that a worker loads, and the projector beside them, if there is one.
+
+    Args:
+        layers: Of a model.
+        facts: What is known of it: which of its weight files is a projector stands there.
+
+    Returns:
+        None where there is not one file of each kind at most.
+    """
+    found = weight_layers(layers)
+    projector = None
+    known = facts.get("projector")
+    number = known.get("file") if isinstance(known, dict) else None
+    if isinstance(number, int) and 0 <= number < len(found):
+        projector = found.pop(number)
+    return (found[0], projector) if len(found) == 1 else None
+
+
+def weight_layers(layers: Iterable[Descriptor]) -> list[Descriptor]:
+    """The layers that an engine could load: models, then what an Ollama manifest calls projectors.
+
+    A ModelPack manifest tells no difference; the files do.
+    """
+    layers = list(layers)
+    return [*layers_of(layers, Part.MODEL), *layers_of(layers, Part.PROJECTOR)]
 
 
 def part_layer(part: Part, data: bytes, number: int = 1) -> Descriptor:

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO, Final
 
 from registry import gguf, safetensors
-from registry.gguf import ModelFacts
+from registry.gguf import ModelFacts, ProjectorFacts
 from registry.gguf.facts import parameter_size, rounded_size
 from registry.safetensors import SafetensorsHeader
+from schemas.errors import MalformedModel
 
 GGUF: Final = "gguf"
 SAFETENSORS: Final = "safetensors"
@@ -24,14 +25,18 @@ class WeightFacts:
     Attributes:
         format: ``gguf`` or ``safetensors``, as ModelPack writes it.
         model: As far as the format tells.
+        projector: Of a projector; or of the one beside a model, which lets it see.
     """
 
     format: str
     model: ModelFacts
+    projector: ProjectorFacts | None = None
 
     def document(self) -> dict[str, Any]:
         """For the catalogue; a GGUF file's are its model facts and nothing else."""
         facts = asdict(self.model)
+        if self.projector is not None:
+            facts["projector"] = asdict(self.projector)
         return facts if self.format == GGUF else {**facts, "format": self.format}
 
 
@@ -54,7 +59,9 @@ def weight_facts(source: BinaryIO, size: int) -> WeightFacts:
     magic = source.read(len(_MAGIC))
     source.seek(start)
     if magic == _MAGIC:
-        return WeightFacts(GGUF, gguf.model_facts(gguf.read_header(source, size)))
+        header = gguf.read_header(source, size, projectors=True)
+        sees = gguf.projector_facts(header) if gguf.is_projector(header) else None
+        return WeightFacts(GGUF, gguf.model_facts(header), sees)
     return WeightFacts(SAFETENSORS, _of_safetensors(safetensors.read_header(source, size)))
 
 
@@ -62,8 +69,33 @@ def together(found: Sequence[WeightFacts]) -> WeightFacts:
     """What several weight files tell of the one model that they make.
 
     Args:
-        found: At least one; of shards, each has some of the tensors.
+        found: At least one, in the order of the model's layers; of shards, each has some of the
+            tensors.
+
+    Raises:
+        MalformedModel: Projectors alone are no model.
     """
+    models = [facts for facts in found if facts.projector is None]
+    if not models:
+        raise MalformedModel(
+            "there is no model",
+            why="a projector for images (mmproj) is no model of its own",
+            hint="Put the model's own file beside it in a folder, and name the folder",
+        )
+    whole = _joined(models)
+    sees = [
+        replace(facts.projector, file=number)
+        for number, facts in enumerate(found)
+        if facts.projector is not None
+    ]
+    makes_text = "completion" in whole.model.capabilities
+    if len(models) > 1 or len(sees) != 1 or not makes_text:
+        return whole
+    able = (*whole.model.capabilities, "vision")
+    return replace(whole, model=replace(whole.model, capabilities=able), projector=sees[0])
+
+
+def _joined(found: Sequence[WeightFacts]) -> WeightFacts:
     if len(found) == 1:
         return found[0]
     formats = {facts.format for facts in found}

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from registry.digest import Digest
-from registry.parts import Part, layers_of
+from registry.parts import weights_of
 from registry.records import ModelRecord
 from registry.reference import Reference
 from registry.store import Store
@@ -60,6 +60,7 @@ class Model:
         license: Its licence texts or names.
         withdrawal: Why it is not served, or served with a warning; None for nearly all.
         made: How it came here without a bundle; None for what a bundle brought.
+        projector: What makes embeddings of pictures for it, in the blob store; None if it is blind.
         foreign_template: Whether it came with a Go template that is not in force.
     """
 
@@ -77,6 +78,7 @@ class Model:
     withdrawal: Withdrawal | None = None
     made: Made | None = None
     foreign_template: bool = False
+    projector: Path | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
@@ -85,6 +87,11 @@ class Model:
     def name(self) -> str:
         """As Ollama prints it."""
         return self.reference.shortest
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that a worker loads."""
+        return (self.weights,) if self.projector is None else (self.weights, self.projector)
 
     @property
     def capabilities(self) -> tuple[str, ...]:
@@ -128,6 +135,7 @@ class Model:
             num_gpu=wanted.get("num_gpu", plain.num_gpu),
             main_gpu=max(wanted.get("main_gpu", plain.main_gpu), 0),
             template=self.template,
+            projector_path=str(self.projector or ""),
         )
 
 
@@ -157,7 +165,7 @@ class Models:
 
         Raises:
             NotFound: No such name.
-            UnsupportedRequest: The name stands for something that is no single GGUF model.
+            UnsupportedRequest: The name stands for something that is no GGUF model in one file.
         """
         record = self._store.catalogue.resolve(reference)
         if record is None:
@@ -166,7 +174,8 @@ class Models:
         if model is None:
             raise UnsupportedRequest(
                 f"model '{reference.shortest}' cannot be served",
-                why="it is not a single GGUF file, which is all that the engine here runs",
+                why="it is not a single GGUF file, with a projector or without, which is all that "
+                "the engine here runs",
             )
         return replace(model, withdrawal=self._store.withdrawal_of(model.digest))
 
@@ -186,16 +195,18 @@ class Models:
             return NO_PARTS
 
     def _model(self, record: ModelRecord, parts: Parts) -> Model | None:
-        weights = layers_of(record.manifest.layers, Part.MODEL)
         facts = dict(record.facts)
-        if len(weights) != 1 or format_of(facts) != GGUF:
+        found = weights_of(record.manifest.layers, facts)
+        if found is None or format_of(facts) != GGUF:
             return None
+        weights, projector = found
         own = tuple(facts.get("capabilities") or ("completion",))
         facts["capabilities"] = parts.capabilities(own)
         return Model(
             reference=record.reference,
             digest=record.descriptor.digest,
-            weights=self._store.blobs.path(weights[0].digest),
+            weights=self._store.blobs.path(weights.digest),
+            projector=self._store.blobs.path(projector.digest) if projector else None,
             size=record.size,
             modified=record.modified,
             facts=facts,

@@ -73,6 +73,8 @@ GGUF_VOCABULARY: Final = 524_288  # tokens; twice the largest seen
 GGUF_STRINGS: Final = 2_097_152  # items of all arrays of strings; 780,000 are the most seen
 GGUF_INLINE_TEXT_BYTES: Final = 1 * MIB  # strings of one header; what is longer stays undecoded
 GGUF_CHAT_TEMPLATE_BYTES: Final = 256 * KIB  # the longest seen are about 30 KiB
+PROJECTOR_SIDE: Final = 16_384  # pixels; real ones see 224 to 1,536
+PROJECTOR_WIDTH: Final = 65_536  # of embeddings; real ones have 768 to 8,192
 GGUF_SHOWN_ITEMS: Final = 1024  # longer arrays are shown as null, as Ollama's /api/show does
 
 # -- HTTP requests --------------------------------------------------------------------------------
@@ -125,6 +127,11 @@ TEMPLATE_MEMORY: Final = (
     256 * MIB
 )  # beyond what the worker has; several times RENDERED_PROMPT_BYTES
 TEMPLATE_CHARS: Final = 1 * MIB  # the longest templates in the wild are about 30 KiB
+GO_TEMPLATE_CHARS: Final = 256 * KIB  # the longest of Ollama's library have some 20 KiB
+GO_TEMPLATE_TOKENS: Final = 30_000
+GO_TEMPLATE_DEPTH: Final = 64  # of blocks and parentheses in one another, and of calls when it runs
+GO_TEMPLATE_STEPS: Final = 2_000_000  # nodes and arguments that one rendering may evaluate
+GO_TEMPLATE_WIDTH: Final = 1_000  # characters that printf may pad a value to
 NUM_PARALLEL: Final = 256  # LLAMA_MAX_SEQ of llama.cpp; more sequences abort the process
 PROMPT_TOKENS_BESIDE: Final = 128  # prompt tokens per step while answers run, or a seed is named
 SHIFTED_CONTEXTS: Final = 10  # contexts that an answer without end may fill; Ollama's bound

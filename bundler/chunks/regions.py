@@ -6,6 +6,7 @@ import enum
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO, Final
 
 from bundler.archive.codec import ElementHint
@@ -59,7 +60,7 @@ def read_table(source: BinaryIO, size: int) -> TableHeader | None:
         is cut is no question of trust.
     """
     start = source.tell()
-    for read in (gguf.read_header, safetensors.read_header):
+    for read in (partial(gguf.read_header, projectors=True), safetensors.read_header):
         source.seek(start)
         try:
             return read(source, size)

@@ -38,7 +38,7 @@ def scan_layer(source: BinaryIO, size: int, name: str) -> tuple[Finding, ...]:
     magic = source.read(len(_GGUF))
     source.seek(0)
     if magic == _GGUF:
-        return scan_header(gguf.read_header(source, size))
+        return scan_header(gguf.read_header(source, size, projectors=True))
     return scan_file(source, size, name)
 
 

@@ -92,7 +92,7 @@ def _file(path: Path, given: Reference | None) -> FoundModel:
     with open_regular(path) as source:
         _check_file_name(path)
         size = os.fstat(source.fileno()).st_size
-        known = weight_facts(source, size)
+        known = together([weight_facts(source, size)])
         if known.format == GGUF:
             source.seek(0)
             origin = model_provenance(read_header(source, size))

@@ -17,6 +17,12 @@ from registry.gguf.checks import check_meaning
 from registry.gguf.facts import ModelFacts, model_facts, model_info, template_capabilities
 from registry.gguf.origin import Provenance, Upstream, model_provenance
 from registry.gguf.parse import parse_header
+from registry.gguf.projector import (
+    ProjectorFacts,
+    is_projector,
+    projector_bytes,
+    projector_facts,
+)
 from registry.gguf.tables import ValueType
 from registry.gguf.types import GGUFArray, GGUFHeader, GGUFText, GGUFValue, TensorInfo
 from registry.gguf.window import Cursor, refuse
@@ -29,13 +35,17 @@ __all__ = [
     "GGUFText",
     "GGUFValue",
     "ModelFacts",
+    "ProjectorFacts",
     "Provenance",
     "TensorInfo",
     "Upstream",
     "ValueType",
+    "is_projector",
     "model_facts",
     "model_info",
     "model_provenance",
+    "projector_bytes",
+    "projector_facts",
     "read_header",
     "read_header_file",
     "template_capabilities",
@@ -43,7 +53,10 @@ __all__ = [
 
 
 def read_header(
-    source: BinaryIO | bytes | bytearray | memoryview | mmap.mmap, size: int
+    source: BinaryIO | bytes | bytearray | memoryview | mmap.mmap,
+    size: int,
+    *,
+    projectors: bool = False,
 ) -> GGUFHeader:
     """Read and check the header of a GGUF file.
 
@@ -52,22 +65,27 @@ def read_header(
             ``GGUF_HEADER_BYTES`` are never looked at), or a binary stream that stands at the
             file's start and is read on from there, a little past the header.
         size: Bytes of the whole file, which the tensors must fit into.
+        projectors: Whether it may be a projector, which is no model of its own.
 
     Raises:
         MalformedModel: Any check of `registry.gguf.parse` or `registry.gguf.checks` failed.
     """
     if isinstance(source, bytes | bytearray | memoryview | mmap.mmap):
         with memoryview(source) as view, view.cast("B") as flat:
-            return _read(lambda offset, length: bytes(flat[offset : offset + length]), size)
-    stream = source
-    return _read(lambda _, length: _read_full(stream.read, length), size)
+            header = _read(lambda offset, length: bytes(flat[offset : offset + length]), size)
+    else:
+        stream = source
+        header = _read(lambda _, length: _read_full(stream.read, length), size)
+    check_meaning(header, projectors=projectors)
+    return header
 
 
-def read_header_file(path: str | os.PathLike[str] | int) -> GGUFHeader:
+def read_header_file(path: str | os.PathLike[str] | int, *, projectors: bool = False) -> GGUFHeader:
     """Read and check the header of a GGUF file on disk.
 
     Args:
         path: The file, or a descriptor of it (which stays open, and where it stood).
+        projectors: As of :func:`read_header`.
 
     Raises:
         MalformedModel: No regular file, or any check failed.
@@ -76,11 +94,11 @@ def read_header_file(path: str | os.PathLike[str] | int) -> GGUFHeader:
     """
     try:
         if isinstance(path, int):
-            return _read_descriptor(path)
+            return _read_descriptor(path, projectors=projectors)
         # Without O_NONBLOCK a named pipe would block for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            return _read_descriptor(descriptor)
+            return _read_descriptor(descriptor, projectors=projectors)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -91,7 +109,7 @@ def read_header_file(path: str | os.PathLike[str] | int) -> GGUFHeader:
         raise StorageFailure(what, why=why, hint="Check the file's permissions") from error
 
 
-def _read_descriptor(descriptor: int) -> GGUFHeader:
+def _read_descriptor(descriptor: int, *, projectors: bool) -> GGUFHeader:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         raise refuse("it is no regular file", "Name a .gguf file")
@@ -107,13 +125,13 @@ def _read_descriptor(descriptor: int) -> GGUFHeader:
 
         return _read_full(read, length)
 
-    return _read(fetch, found.st_size)
+    header = _read(fetch, found.st_size)
+    check_meaning(header, projectors=projectors)
+    return header
 
 
 def _read(fetch: Callable[[int, int], bytes], size: int) -> GGUFHeader:
-    header = parse_header(Cursor(fetch, size), size)
-    check_meaning(header)
-    return header
+    return parse_header(Cursor(fetch, size), size)
 
 
 def _read_full(read: Callable[[int], bytes | None], length: int) -> bytes:

@@ -3,7 +3,8 @@
 The list goes on from `registry.gguf.parse`:
 
 13. ``general.architecture`` is one that the engine knows.
-14. The file is a model: no projector (mmproj), adapter or importance matrix.
+14. The file is a model: no adapter or importance matrix, and no projector (mmproj) unless one is
+    asked for; then `registry.gguf.projector` says what must hold, and nothing of this list.
 15. The file is the whole model, no part of a split one.
 16. Token scores (FLOAT32 or INT32), token types (INT32) and merges (strings) are arrays of the
     right type, the first two as long as the vocabulary.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from registry.gguf.projector import check_projector, is_projector
 from registry.gguf.strings import TOKENS
 from registry.gguf.tables import ARCHITECTURES, ValueType
 from registry.gguf.types import GGUFArray, GGUFHeader
@@ -44,12 +46,19 @@ _TOKEN_ARRAYS: Final = {
 }
 
 
-def check_meaning(header: GGUFHeader) -> None:
+def check_meaning(header: GGUFHeader, *, projectors: bool = False) -> None:
     """Run checks 13 to 18.
+
+    Args:
+        header: To be checked.
+        projectors: Whether it may be that of a projector.
 
     Raises:
         MalformedModel: One of them failed.
     """
+    if projectors and is_projector(header):
+        check_projector(header)
+        return
     _check_kind(header)
     _check_whole(header)
     _check_tokens(header)
@@ -63,7 +72,7 @@ def check_meaning(header: GGUFHeader) -> None:
 def _check_kind(header: GGUFHeader) -> None:  # 13, 14
     architecture = header.text("general.architecture")
     kind = header.text("general.type")
-    if architecture == "clip":
+    if is_projector(header):
         kind = "mmproj"
     if kind in _OTHER_KINDS:
         raise refuse(f"it is {_OTHER_KINDS[kind]}", "Name the model's own file")

@@ -180,7 +180,7 @@ def _shape(model: str) -> tuple[str, Shape]:
     from pathlib import Path
 
     from registry.gguf import read_header_file
-    from runtime.fit import shape_of
+    from runtime.fit import shape_at, shape_of
 
     path = Path(model)
     if model.endswith(".gguf") and path.is_file():
@@ -192,4 +192,4 @@ def _shape(model: str) -> tuple[str, Shape]:
     reference = Reference.from_user(model)
     with open_store() as store:
         found = Models(store).get(reference)
-        return found.name, shape_of(read_header_file(found.weights))
+        return found.name, shape_at(str(found.weights), str(found.projector or ""))

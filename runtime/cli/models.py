@@ -209,6 +209,9 @@ def _shown(model: Model, *, verbose: bool) -> dict[str, Any]:
     from runtime.server import listing
 
     header = read_header_file(model.weights)
-    document = listing.show(model, header, verbose=verbose, system=None, options=Options())
+    sees = read_header_file(model.projector, projectors=True) if model.projector else None
+    document = listing.show(
+        model, header, verbose=verbose, system=None, options=Options(), projector=sees
+    )
     identity = {"name": model.name, "digest": str(model.digest), "size": model.size}
     return {**identity, **document}

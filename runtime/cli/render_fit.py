@@ -20,6 +20,7 @@ def page(output: Output, found: Fit, sequences: Sequence[int]) -> None:
     asked = f"{spec.num_parallel} x {spec.context_length} tokens, {spec.kv_type}"
     rows: list[tuple[str, object]] = [
         ("weights", bytes_text(need.weights)),
+        ("projector", bytes_text(need.projector) if need.projector else None),
         ("cache", f"{bytes_text(need.cache)}  ({asked})"),
         ("buffers", bytes_text(need.compute)),
         ("process", bytes_text(need.process)),

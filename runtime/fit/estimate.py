@@ -48,6 +48,7 @@ class Estimate:
         process: The worker itself, with the vocabulary.
         prompts: What prompts may take whose place in the cache another one took.
         device: Of weights and cache, what lies on accelerators instead.
+        projector: For pictures: another model's weights and buffers, and a picture.
     """
 
     weights: int
@@ -56,11 +57,13 @@ class Estimate:
     process: int
     prompts: int = 0
     device: int = 0
+    projector: int = 0
 
     @property
     def total(self) -> int:
         """In main memory."""
-        return self.weights + self.cache + self.compute + self.process + self.prompts
+        own = self.cache + self.compute + self.process + self.prompts + self.projector
+        return self.weights + own
 
     @property
     def own(self) -> int:
@@ -75,6 +78,7 @@ class Estimate:
             "compute": self.compute,
             "process": self.process,
             "prompts": self.prompts,
+            "projector": self.projector,
             "total": self.total,
             "device": self.device,
         }
@@ -103,6 +107,7 @@ def estimate(shape: Shape, spec: WorkerSpec) -> Estimate:
         process=_PROCESS + _PER_TOKEN * shape.vocabulary + _PER_MERGE * shape.merges,
         prompts=0 if shape.pools else min(spec.prompt_cache, cache + device_cache),
         device=offloaded + device_cache,
+        projector=0 if shape.pools else shape.sees,
     )
 
 

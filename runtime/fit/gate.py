@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import lru_cache
 
-from registry.gguf import read_header_file
+from registry.gguf import projector_bytes, read_header_file
 from runtime.fit.estimate import Estimate, embedding, estimate, longest_context
 from runtime.fit.room import Room
 from runtime.fit.shape import Shape, shape_of
@@ -95,7 +95,7 @@ class Memory:
 
     async def embedding(self, spec: WorkerSpec) -> int:
         """Bytes more that a worker takes once it is asked for vectors too."""
-        return await asyncio.to_thread(lambda: embedding(shape_at(spec.model_path), spec))
+        return await asyncio.to_thread(lambda: embedding(shape_for(spec), spec))
 
     def judge(self, need: Need, held: Iterable[Held]) -> Verdict:
         """Whether one more fits beside those that are there."""
@@ -121,9 +121,7 @@ class Memory:
         limit = "the setting max_memory" if bounded or room is None else room.limit
         found = self._estimate(spec)
         spare = max(could - (found.total - found.prompts), -1) // limits.MIB
-        longest = longest_context(
-            shape_at(spec.model_path), self._placed(spec), could, spec.context_length
-        )
+        longest = longest_context(shape_for(spec), self._placed(spec), could, spec.context_length)
         hint = (
             f"Set prompt_cache to {spare} MiB or less"
             if spare >= 0
@@ -131,11 +129,12 @@ class Memory:
             if longest >= limits.USEFUL_CONTEXT_TOKENS
             else "Take a smaller model, or a stronger quantization of it"
         )
+        sees = f"projector {_size(found.projector)}, " if found.projector else ""
         return DoesNotFit(
             # Ollama's words, which its clients look for.
             f"model requires more system memory ({_size(need.total)}) than is available "
             f"({_size(could)})",
-            why=f"weights {_size(found.weights)}, cache {_size(found.cache)} for "
+            why=f"weights {_size(found.weights)}, {sees}cache {_size(found.cache)} for "
             f"{spec.num_parallel} x {spec.context_length} tokens, buffers "
             f"{_size(found.compute + found.process)}, old prompts {_size(found.prompts)}; "
             f"the limit is {limit}",
@@ -162,7 +161,7 @@ class Memory:
         return min(could, self._most) if self._most > 0 else could
 
     def _estimate(self, spec: WorkerSpec) -> Estimate:
-        return estimate(shape_at(spec.model_path), self._placed(spec))
+        return estimate(shape_for(spec), self._placed(spec))
 
     def _placed(self, spec: WorkerSpec) -> WorkerSpec:
         """The same with the number of layers that really go to an accelerator."""
@@ -176,15 +175,27 @@ def placed(spec: WorkerSpec, *, offloads: bool) -> WorkerSpec:
     return replace(spec, num_gpu=limits.MODEL_LAYERS + 1) if spec.num_gpu < 0 else spec
 
 
+def shape_for(spec: WorkerSpec) -> Shape:
+    """The shape of a model that is to be loaded; errors as of :func:`shape_at`."""
+    return shape_at(spec.model_path, spec.projector_path)
+
+
 @lru_cache(maxsize=64)
-def shape_at(path: str) -> Shape:
+def shape_at(path: str, projector: str = "") -> Shape:
     """The shape of a model in the store, whose files never change.
+
+    Args:
+        path: Of its weights.
+        projector: Of its projector; empty if it has none.
 
     Raises:
         MalformedModel: It is not what was imported.
         NotFound: It is gone.
     """
-    return shape_of(read_header_file(path))
+    shape = shape_of(read_header_file(path))
+    if not projector:
+        return shape
+    return replace(shape, sees=projector_bytes(read_header_file(projector, projectors=True)))
 
 
 def _size(count: int) -> str:

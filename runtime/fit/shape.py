@@ -98,6 +98,7 @@ class Shape:
         merges: Of the tokenizer.
         trained: Tokens of context that it was trained for; 0 if it does not say.
         pools: Whether it makes one vector of a text, and no text.
+        sees: Bytes that a projector beside it takes, with the largest picture.
     """
 
     architecture: str
@@ -113,6 +114,7 @@ class Shape:
     merges: int
     trained: int
     pools: bool
+    sees: int = 0
 
 
 # Types that the engine copies into an order of its own on x86-64 with AVX2, from where it does not

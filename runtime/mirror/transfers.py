@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final
 
 from registry import oci
 from registry.database import rfc3339
 from registry.digest import Digest
-from registry.gguf import model_facts, read_header_file
 from registry.oci import Descriptor, Manifest
-from registry.parts import Part, layers_of
+from registry.parts import weight_layers
 from registry.pipeline import hash_through
 from registry.reference import Reference
 from registry.staging import StagingArea
 from registry.store import Store, actor
 from registry.verify import storage_errors
+from registry.weights import GGUF, WeightFacts, together, weight_facts
 from runtime.making import settle, signed_with
 from runtime.mirror.remote import Remote
 from runtime.provenance import Made
@@ -40,6 +39,7 @@ from schemas.errors import (
 )
 
 Tell = Callable[[dict[str, Any]], None]
+_MOST_WEIGHTS: Final = 2  # a model and a projector
 _OPEN: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -67,21 +67,20 @@ def pull(store: Store, remote: Remote, reference: Reference, tell: Tell) -> None
     data, media_type = remote.manifest(reference)
     manifest = Manifest.parse(data, media_type=media_type)
     whole = Descriptor.for_bytes(media_type, data)
-    weights = _check(store, reference, whole, manifest)
+    files = _check(store, reference, whole, manifest)
     batch = f"pull-{whole.digest.hex[:16]}"
     with store.blobs.stage(batch, kept=True) as area:
         for blob in dict.fromkeys((*manifest.layers, manifest.config)):
             _take(area, remote, reference, blob, tell)
         tell({"status": "verifying sha256 digest"})  # done while the bytes came
-        waiting = area.path(weights.digest)
-        path = waiting if waiting.exists() else store.blobs.path(weights.digest)
         try:
-            facts = asdict(model_facts(read_header_file(path)))
-        except MalformedModel:
+            facts = _facts(store, area, reference, files)
+        except (MalformedModel, UnsupportedRequest):
             area.discard()  # no second attempt will make a model of it
             raise
         tell({"status": "writing manifest"})
-        bases = {*signed_with(store, weights.digest), *_named_base(manifest)} - {whole.digest}
+        vouched = {digest for file in files for digest in signed_with(store, file.digest)}
+        bases = {*vouched, *_named_base(manifest)} - {whole.digest}
         made = Made(
             "pulled", str(remote.address), actor(), rfc3339(datetime.now(UTC)), tuple(sorted(bases))
         )
@@ -141,24 +140,48 @@ def _local(remote: Remote, reference: Reference) -> Reference:
     return reference.local
 
 
-def _check(store: Store, reference: Reference, whole: Descriptor, manifest: Manifest) -> Descriptor:
+def _facts(
+    store: Store, area: StagingArea, reference: Reference, files: Sequence[Descriptor]
+) -> dict[str, Any]:
+    """What the weights' headers say, once they are here."""
+    found: list[WeightFacts] = []
+    for file in files:
+        waiting = area.path(file.digest)
+        path = waiting if waiting.exists() else store.blobs.path(file.digest)
+        with storage_errors(f"cannot read blob {file.digest.short}"), path.open("rb") as source:
+            found.append(weight_facts(source, file.size))
+    facts = together(found)
+    if facts.format != GGUF or (len(files) > 1 and facts.projector is None):
+        raise _not_served(reference)
+    return facts.document()
+
+
+def _not_served(reference: Reference) -> UnsupportedRequest:
+    return UnsupportedRequest(
+        f"model '{reference.shortest}' cannot be served",
+        why="it is not a single GGUF file, with a projector or without, which is all that the "
+        "engine here runs",
+    )
+
+
+def _check(
+    store: Store, reference: Reference, whole: Descriptor, manifest: Manifest
+) -> list[Descriptor]:
     """What can be said before a byte of the model is fetched. Returns its weights."""
     if reference.digest not in (None, whole.digest):
         raise ContentMismatch(f"the mirror sent another manifest than {reference.digest}")
-    weights = layers_of(manifest.layers, Part.MODEL)
-    if len(weights) != 1 or len(manifest.layers) > limits.MODEL_FILES:
-        raise UnsupportedRequest(
-            f"model '{reference.shortest}' cannot be served",
-            why="it is not a single GGUF file, which is all that the engine here runs",
-        )
+    weights = weight_layers(manifest.layers)
+    if not 1 <= len(weights) <= _MOST_WEIGHTS or len(manifest.layers) > limits.MODEL_FILES:
+        raise _not_served(reference)
     blobs = [blob.digest for blob in manifest.blobs]
-    bases = [*signed_with(store, weights[0].digest), *_named_base(manifest)]
+    vouched = [digest for layer in weights for digest in signed_with(store, layer.digest)]
+    bases = [*vouched, *_named_base(manifest)]
     for digest in (whole.digest, *bases):
         found = store.catalogue.withdrawals.of(digest, blobs)
         if found is not None and found.stops:
             raise found.refusal(reference.shortest)
     store.check_name(reference, whole.digest)
-    return weights[0]
+    return weights
 
 
 def _named_base(manifest: Manifest) -> list[Digest]:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from registry.digest import Digest
@@ -124,7 +125,7 @@ class Backend:
         signed = not self.settings.signed_only or self.store.catalogue.withdrawals.trusted(
             model.digest
         )
-        return model, self.integrity.unchanged(model.weights), signed
+        return model, all(map(self.integrity.unchanged, model.files)), signed
 
     async def withdrawn(self) -> dict[Digest, Withdrawal]:
         """Every model in the store that something is withdrawn of."""
@@ -155,6 +156,12 @@ class Backend:
             MalformedModel: It no longer is what was imported.
         """
         return await self.run(read_header_file, model.weights)
+
+    async def projector_header(self, model: Model) -> GGUFHeader | None:
+        """The same of its projector; None if it has none."""
+        if model.projector is None:
+            return None
+        return await self.run(partial(read_header_file, model.projector, projectors=True))
 
     def spec(self, model: Model, options: Options) -> WorkerSpec:
         """How a worker loads a model for a request with these options."""

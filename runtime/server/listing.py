@@ -30,7 +30,7 @@ def details(model: Model) -> dict[str, Any]:
         "parent_model": _parent(model),
         "format": "gguf",
         "family": family,
-        "families": [family] if family else [],
+        "families": [*([family] if family else []), *(["clip"] if model.projector else [])],
         "parameter_size": facts.get("parameter_size") or "",
         "quantization_level": facts.get("quantization") or "",
         "context_length": facts.get("context_length") or 0,
@@ -95,7 +95,13 @@ def _identity(model: Model) -> dict[str, Any]:
 
 
 def show(
-    model: Model, header: GGUFHeader, *, verbose: bool, system: str | None, options: Options
+    model: Model,
+    header: GGUFHeader,
+    *,
+    verbose: bool,
+    system: str | None,
+    options: Options,
+    projector: GGUFHeader | None = None,
 ) -> dict[str, Any]:
     """``POST /api/show``.
 
@@ -105,6 +111,7 @@ def show(
         verbose: Give long arrays and the tensor table too.
         system: Shown instead of the model's own.
         options: Shown over the model's own.
+        projector: Header of its projector, if it has one.
     """
     shown_options = options.over(model.options)
     document: dict[str, Any] = {
@@ -119,6 +126,8 @@ def show(
         **_mark(model.withdrawal),
         **_made(model),
     }
+    if projector is not None:
+        document["projector_info"] = model_info(projector, verbose=verbose)
     if model.foreign_template:
         document["note"] = "the Go template that came with this model is not in force"
     if system or model.system:
@@ -163,7 +172,7 @@ def _modelfile(model: Model, options: Options, system: str | None) -> str:
         "# To build a new Modelfile based on this, replace FROM with:\n"
         f"# FROM {model.name}\n\n"
     )
-    lines = [Instruction("from", str(model.weights))]
+    lines = [Instruction("from", str(path)) for path in model.files]
     if model.template:
         lines.append(Instruction("template", model.template))
     if system or model.system:

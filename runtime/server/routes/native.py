@@ -111,8 +111,11 @@ async def _show(request: web.Request) -> web.Response:
     system, options = fields.text("system"), parse_options(fields.raw("options"))
     model = await backend.model(reference, name)
     header = await backend.header(model)
+    projector = await backend.projector_header(model)
     document = await backend.run(
-        lambda: listing.show(model, header, verbose=verbose, system=system, options=options)
+        lambda: listing.show(
+            model, header, verbose=verbose, system=system, options=options, projector=projector
+        )
     )
     return json_response(document)
 
