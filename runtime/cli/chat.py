@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Mapping
+from shutil import get_terminal_size
 from typing import Any, Final
 
 from runtime.cli import render
 from runtime.cli.conversation import Composer, Conversation, attached
+from runtime.cli.wrapping import Wrapping
 from runtime.client import Client
 from schemas.errors import NotFound, SealiftError, UsageError
 from schemas.render import Output, report
@@ -18,21 +21,23 @@ CONTINUED: Final = "... "
 
 COMMANDS: Final = """\
 Commands:
-  /set parameter NAME VALUE   a sampling option, such as temperature 0.2
-  /set system TEXT            the system message
-  /set format json, /set noformat    answers in JSON, or in any form
-  /set think, /set nothink    have the model think first, or not
-  /set verbose, /set quiet    show timings after each answer, or not
-  /set history, /set nohistory  remember the lines typed, or not
-  /show info|license|modelfile|parameters|system|template
-  /load MODEL                 go on with another model, from the beginning
-  /save MODEL                 keep system message, parameters and turns as a model
-  /clear                      forget the conversation so far
-  /bye                        leave
-  /?, /help                   this text; /? shortcuts for the keys
+  /set parameter NAME VALUE        a sampling option, such as temperature 0.2
+  /set system TEXT                 the system message
+  /set format json, noformat       answers in JSON, or in any form
+  /set think, nothink              have the model think first, or not
+  /set verbose, quiet              show timings after each answer, or not
+  /set history, nohistory          remember the lines typed, or not
+  /set wordwrap, nowordwrap        break lines between words, or anywhere
+  /show info, license, modelfile, parameters, system, template
+  /load MODEL                      another model, from the beginning
+  /save MODEL                      keep system, parameters and turns as a model
+  /clear                           forget the conversation so far
+  /bye                             leave
+  /?, /help                        this text; /? shortcuts for the keys
 
-Use \"\"\" to begin and to end a message of several lines. Ctrl-C stops an answer, Ctrl-D leaves.
-Paths of .jpg, .png or .webp files in a message are shown to a model that sees.
+Use \"\"\" to begin and to end a message of several lines. Ctrl-C stops an answer,
+Ctrl-D leaves. Paths of .jpg, .png or .webp files in a message are shown to a
+model that sees.
 """
 SHORTCUTS: Final = """\
 Keys:
@@ -59,6 +64,7 @@ class Shell:
         remember: Switches the history of lines typed on and off.
         verbose: Whether timings follow each answer.
         thoughts: Whether thinking is shown.
+        wraps: Whether lines are broken between words.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class Shell:
         remember: Callable[[bool], None],
         verbose: bool,
         thoughts: bool = True,
+        wraps: bool = True,
     ) -> None:
         self._client = client
         self._conversation = conversation
@@ -79,6 +86,7 @@ class Shell:
         self._remember = remember
         self._verbose = verbose
         self._thoughts = thoughts
+        self._wraps = wraps
         self._composer = Composer()
         self._verbs: Mapping[str, Callable[[str], None]] = {
             "/?": self._help,
@@ -155,11 +163,17 @@ class Shell:
                 self._remember(what == "history")
                 self._output.line(f"Lines typed are {'' if what == 'history' else 'not '}kept.")
             case "wordwrap" | "nowordwrap":
-                self._output.line("Lines are as long as the model makes them.")
+                self._wraps = what == "wordwrap"
+                self._output.line(f"Lines break {'between words' if self._wraps else 'anywhere'}.")
+            case "":
+                self._help("")
             case _:
                 raise UsageError(f"cannot set {what!r}", hint="Type /? for help")
 
     def _show(self, what: str) -> None:
+        if not what:
+            self._help("")
+            return
         if what not in SHOWABLE:
             raise UsageError(f"cannot show {what!r}", hint=f"One of: {', '.join(SHOWABLE)}")
         document = self._described()
@@ -206,7 +220,9 @@ class Shell:
         for path in paths:
             self._output.note(f"Added image '{path}'")
         stream = self._client.stream("/api/chat", self._conversation.request(text, images))
-        answer, last = pieces(stream, self._output, stoppable=True, thoughts=self._thoughts)
+        answer, last = pieces(
+            stream, self._output, stoppable=True, thoughts=self._thoughts, wraps=self._wraps
+        )
         if answer or last:
             self._output.text("")
             self._conversation.remember(text, answer, images)
@@ -220,6 +236,7 @@ def pieces(
     *,
     stoppable: bool = False,
     thoughts: bool = True,
+    wraps: bool = False,
 ) -> tuple[str, Mapping[str, Any]]:
     """Show an answer as it comes.
 
@@ -228,6 +245,7 @@ def pieces(
         output: Where it is shown.
         stoppable: Whether Ctrl-C ends the answer alone, not the program.
         thoughts: Whether thinking is shown.
+        wraps: Whether a terminal's lines are broken between words.
 
     Returns:
         The whole text without the thinking, and the last line with the figures.
@@ -235,22 +253,26 @@ def pieces(
     text: list[str] = []
     last: Mapping[str, Any] = {}
     thinking = shown = False
+    wrapping = Wrapping(get_terminal_size().columns if wraps and sys.stdout.isatty() else 0)
     try:
         for last in stream:
             thought, content = _parts(last)
             if thought and thoughts:
-                output.text(thought if thinking else f"Thinking...\n{thought}", end="")
+                output.text(
+                    wrapping.feed(thought if thinking else f"Thinking...\n{thought}"), end=""
+                )
                 thinking = shown = True
             if content and thinking:
-                output.text("\n...done thinking.\n")
+                output.text(wrapping.feed("\n...done thinking.\n\n"), end="")
                 thinking = False
             text.append(content)
-            output.text(content, end="")
+            output.text(wrapping.feed(content), end="")
     except KeyboardInterrupt:
         if not stoppable:
             raise
     finally:
         stream.close()  # and with it the connection, so that the server stops too
+        output.text(wrapping.end(), end="")
         if shown or any(text):  # what follows stands on a line of its own
             output.text("")
     return "".join(text), last

@@ -105,6 +105,8 @@ app.command("doctor")(system.doctor)
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script ``sealift``; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
     if words[:1] == ["run"]:  # as in Ollama, --think needs no value, and takes none behind a space
         words = ["--think=true" if word == "--think" else word for word in words]
     return run(app, words, name=TOOL)

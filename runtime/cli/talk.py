@@ -49,7 +49,9 @@ def run_model(  # noqa: PLR0913 - Ollama's options, typed out of habit
     hide_thinking: Annotated[
         bool, typer.Option("--hidethinking", help="Do not show what it thinks.")
     ] = False,
-    no_wrap: Annotated[bool, typer.Option("--nowordwrap", hidden=True)] = False,  # noqa: ARG001
+    no_wrap: Annotated[
+        bool, typer.Option("--nowordwrap", help="Break lines anywhere, not between words.")
+    ] = False,
     insecure: Annotated[bool, typer.Option("--insecure", hidden=True)] = False,  # noqa: ARG001
     json: JsonFlag = False,
 ) -> None:
@@ -65,7 +67,7 @@ def run_model(  # noqa: PLR0913 - Ollama's options, typed out of habit
     question = " ".join([*_piped(), *(prompt or ())])
     output = Output(json=json)
     client = connect()
-    show = _Shown(verbose, not hide_thinking)
+    show = _Shown(verbose, not hide_thinking, not no_wrap)
     if question:
         _present(
             client, model, output, lambda: _ask_once(client, conversation, question, output, show)
@@ -102,6 +104,7 @@ class _Shown(NamedTuple):
 
     verbose: bool
     thoughts: bool
+    wraps: bool
 
 
 def _present(client: Client, model: str, output: Output, ask: Callable[[], None]) -> None:
@@ -134,7 +137,7 @@ def _ask_once(
     if images:
         body["images"] = images
     stream = client.stream("/api/generate", body)
-    answer, last = pieces(stream, output, thoughts=show.thoughts)
+    answer, last = pieces(stream, output, thoughts=show.thoughts, wraps=show.wraps)
     if show.verbose:
         render.timings(output, last)
     figures = {key: value for key, value in last.items() if key not in ("response", "context")}
@@ -158,6 +161,7 @@ def _converse(client: Client, conversation: Conversation, output: Output, show: 
             remember=history.switch,
             verbose=show.verbose,
             thoughts=show.thoughts,
+            wraps=show.wraps,
         )
         output.note("Type a message, or /? for help.")
         shell.loop()

@@ -256,7 +256,17 @@ def test_show(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> Non
     assert err.startswith("error[usage]: cannot show 'me'. ")
 
 
-@pytest.mark.parametrize("typed", ["/nothing", "/set", "/set parameter", "/set sytem x", "/show"])
+@pytest.mark.parametrize("typed", ["/?", "/help", "/set", "/show"])
+def test_help_fits_a_terminal(
+    server: ScriptedServer, capsys: pytest.CaptureFixture[str], typed: str
+) -> None:
+    session(server, typed)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "Commands:"
+    assert max(map(len, shown)) <= 80
+
+
+@pytest.mark.parametrize("typed", ["/nothing", "/set parameter", "/set sytem x", "/show x"])
 def test_unknown_commands_are_not_sent_to_the_model(
     server: ScriptedServer, capsys: pytest.CaptureFixture[str], typed: str
 ) -> None:

@@ -191,3 +191,8 @@ def test_hidden_thinking(server: ScriptedServer, sealift: Sealift) -> None:
     )
     assert sealift("run", "m", "x").out == "Thinking...\nHm.\n...done thinking.\n\nYes.\n"
     assert sealift("run", "m", "x", "--hidethinking").out == "Yes.\n"
+
+
+def test_help_as_a_command(sealift: Sealift) -> None:
+    assert sealift("help").out == sealift("--help").out
+    assert sealift("help", "run").out.startswith("Usage: sealift run ")
