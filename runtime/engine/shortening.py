@@ -46,6 +46,8 @@ def _without_beginning(messages: list[Message], n_context: int) -> list[list[Mes
     left = min(len(last.content) - 1, n_context * _CHARACTERS)
     results = []
     while left >= _LEAST:
-        results.append([*before, replace(last, content=last.content[-left:])])
+        gone = len(last.content) - left
+        images = tuple(replace(image, at=max(image.at - gone, 0)) for image in last.images)
+        results.append([*before, replace(last, content=last.content[-left:], images=images)])
         left = int(left * _STEP)
     return results

@@ -98,6 +98,12 @@ def test_pictures_go_with_the_messages_that_are_dropped_and_are_decoded_once() -
     assert looks <= 7
 
 
+def test_a_picture_stays_where_it_was_when_a_message_loses_its_beginning() -> None:
+    text = "".join(chr(97 + n % 26) for n in range(400))
+    shown, _, _ = built(Message("user", text, images=(Image("x", 390),)), n_context=120)
+    assert text[380:390] + "[##]" + text[390:] in shown
+
+
 def test_cells_count_and_not_positions() -> None:
     one = Message("user", "", images=(Image("x"),))
     length = len(built(one)[0])
