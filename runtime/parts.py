@@ -18,7 +18,7 @@ from runtime.messages import Message
 from runtime.modelfile import ROLES
 from runtime.options import Options, parse_options
 from schemas import limits
-from schemas.errors import MalformedModel, SealiftError
+from schemas.errors import MalformedModel, SealiftError, UsageError
 
 _SMALL: Final = (Part.TEMPLATE, Part.SYSTEM, Part.PARAMETERS, Part.MESSAGES, Part.LICENSE)
 
@@ -28,12 +28,12 @@ class Parts:
     """What a Modelfile sets.
 
     Attributes:
-        template: Jinja; None for the model file's own.
+        template: Jinja or Go's language; None for the model file's own.
         system: System text.
         parameters: By Ollama's names, as JSON has them.
         messages: Turns that precede every conversation.
         licenses: Texts or names.
-        foreign: The model came with a Go template that is not understood, and not in force.
+        foreign: The model came with a Go template that does not parse, and is not in force.
     """
 
     template: str | None = None
@@ -60,7 +60,9 @@ class Parts:
         if self.template is None or "completion" not in own:
             return own
         kept = tuple(each for each in own if each not in ("tools", "thinking"))
-        return (*kept, *template_capabilities(self.template))
+        go = gotemplate.is_go(self.template)
+        said = gotemplate.capabilities if go else template_capabilities
+        return (*kept, *said(self.template))
 
 
 NO_PARTS: Final = Parts()
@@ -83,15 +85,15 @@ def read_parts(blobs: BlobStore, layers: tuple[Descriptor, ...]) -> Parts:
         for layer in layers_of(small, part):
             texts[part].append(_text(blobs.read(layer.digest, limits.PART_BYTES), part))
     template = texts[Part.TEMPLATE][-1] if texts[Part.TEMPLATE] else None
-    foreign = template is not None and gotemplate.is_go(template)
+    foreign = template is not None and not _understood(template)
     try:
         return Parts(
-            template=gotemplate.to_jinja(template) if template and foreign else template or None,
+            template=None if foreign else template or None,
             system=texts[Part.SYSTEM][-1] if texts[Part.SYSTEM] else "",
             parameters=_parameters(texts[Part.PARAMETERS]),
             messages=_messages(texts[Part.MESSAGES]),
             licenses=tuple(texts[Part.LICENSE]),
-            foreign=foreign and gotemplate.to_jinja(template or "") is None,
+            foreign=foreign,
         )
     except (ValueError, RecursionError, SealiftError) as error:
         raise MalformedModel("the model's settings do not parse", why=str(error)) from None
@@ -114,6 +116,14 @@ def write_parts(parts: Parts) -> list[tuple[Descriptor, bytes]]:
         data = text.encode()
         written.append((part_layer(Part.LICENSE, data, number), data))
     return written
+
+
+def _understood(template: str) -> bool:
+    """Whether a template can be in force; what is wrong with one in Jinja shows when it is used."""
+    try:
+        return not gotemplate.is_go(template) or bool(gotemplate.GoChat.parse(template))
+    except UsageError:
+        return False
 
 
 def _json(value: object) -> str:

@@ -1,9 +1,11 @@
-"""Chat templates: Jinja out of a model file, rendered so that user text stays user text.
+"""Chat templates: out of a model file or a Modelfile, rendered so that user text stays user text.
 
-The environment is that of Hugging Face transformers (``chat_template_utils.py``), in Jinja's
-immutable sandbox. Every string that a client wrote is marked on its way in, so that in the
-rendered prompt it is known, character for character, what the template said and what the user said;
-only what the template said may count as special tokens.
+Most are Jinja: the environment is that of Hugging Face transformers (``chat_template_utils.py``),
+in Jinja's immutable sandbox. Those in Go's language are :mod:`runtime.gotemplate`'s.
+
+Every string that a client wrote is marked on its way in, so that in the rendered prompt it is
+known, character for character, what the template said and what the user said; only what the
+template said may count as special tokens.
 
 A mark changes a string, and templates look at strings. So rendering is tried from the strictest
 marking on, and the first is taken that equals the unmarked rendering once the marks are off:
@@ -31,6 +33,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from runtime.gotemplate import GoChat, GoError, TooMuch, is_go
 from runtime.messages import Message
 from schemas import limits
 from schemas.errors import MalformedModel, UnsupportedRequest, UsageError
@@ -120,17 +123,21 @@ class ChatTemplate:
     """One compiled template. Compile and render inside a :class:`runtime.engine.guard.Guard`.
 
     Args:
-        source: Jinja text.
+        source: Jinja text, or a Go template.
         bos: The spelling of the beginning-of-sequence token, as the template may write it.
         eos: The same of the end-of-sequence token.
 
     Raises:
-        MalformedModel: It is too long, or no Jinja.
+        MalformedModel: It is too long, or does not parse.
     """
 
     def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
         if len(source) > limits.TEMPLATE_CHARS:
             raise MalformedModel("the model's chat template is too long")
+        self._in_parts = False
+        self._go = _go_template(source) if is_go(source) else None
+        if self._go is not None:
+            return
         environment = _Environment(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTag]
         )
@@ -145,7 +152,6 @@ class ChatTemplate:
             raise MalformedModel(
                 "the model's chat template does not parse", why=str(error)
             ) from error
-        self._in_parts = False
         if "type" in source:
             self._in_parts = self._reads_parts()
 
@@ -206,6 +212,9 @@ class ChatTemplate:
     def _generate(
         self, extra: dict[str, Any], messages: list[dict[str, Any]], other: Callable[[str], str]
     ) -> str:
+        if self._go is not None:
+            tools = [_map_strings(tool, other) for tool in extra["tools"]]
+            return _by_go(self._go, messages, tools, extra.get("thinking"))
         if self._in_parts:
             messages = [_as_part(message) for message in messages]
         variables = {
@@ -238,6 +247,29 @@ class ChatTemplate:
         return False
 
 
+def _go_template(source: str) -> GoChat:
+    try:
+        return GoChat.parse(source)
+    except UsageError as error:
+        raise MalformedModel(
+            "the model's chat template does not parse", why=error.why or error.what
+        ) from None
+
+
+def _by_go(
+    template: GoChat,
+    messages: Sequence[dict[str, Any]],
+    tools: Sequence[dict[str, Any]],
+    think: bool | None,  # noqa: FBT001 - as in a request
+) -> str:
+    try:
+        return template.render(messages, tools, think=think)
+    except TooMuch as error:
+        raise MalformedModel("the model's chat template does too much", why=str(error)) from None
+    except GoError as error:
+        raise MalformedModel("the model's chat template fails", why=str(error)) from None
+
+
 def _as_part(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "content": [{"type": "text", "text": message["content"]}]}
 
@@ -246,8 +278,11 @@ def check_syntax(source: str) -> None:
     """Whether a chat template parses. Nothing of it runs.
 
     Raises:
-        UsageError: It is no Jinja, or nested too deeply.
+        UsageError: It is neither Jinja nor a Go template, or nested too deeply.
     """
+    if is_go(source):
+        GoChat.parse(source)
+        return
     environment = _Environment(extensions=[loopcontrols, _GenerationTag])
     try:
         environment.parse(source)

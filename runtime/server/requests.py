@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from registry.reference import Reference
-from runtime.gotemplate import settled
+from runtime.gotemplate import GoChat, is_go
 from runtime.messages import Call, Chat, Finished, Job, Message, Piece, Started, Text
 from runtime.models import Model
 from runtime.options import NO_OPTIONS, Options
@@ -239,9 +239,11 @@ def check_template(template: str | None) -> str | None:
     """A chat template sent with a request.
 
     Raises:
-        UnsupportedRequest: It is a Go template, and none of the plain forms that are understood.
+        UsageError: It is a Go template that does not parse.
     """
-    return settled(template) if template else None
+    if template and is_go(template):
+        GoChat.parse(template)
+    return template or None
 
 
 def check_capabilities(request: Generation, model: Model) -> None:

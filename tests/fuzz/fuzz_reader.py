@@ -68,6 +68,15 @@ MODEL: Final = model()
 BASE: Final = MODEL[:6000] + model(1)[6000:]
 SIMULATOR: Final = Simulator()
 STATE: Final = SIMULATOR.state()
+CALL: Final = {"function": {"name": "add", "arguments": {"a": 1.5, "b": [True, None, "x"]}}}
+TURNS: Final[tuple[dict[str, Any], ...]] = (
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "1.5 + x?"},
+    {"role": "assistant", "content": "", "thinking": "Well.", "tool_calls": [CALL]},
+    {"role": "tool", "content": "2", "tool_name": "add"},
+)
+PARAMETERS: Final = {"type": "object", "properties": {"a": {"type": ["number", "null"]}}}
+TOOLS: Final = ({"function": {"name": "add", "parameters": PARAMETERS}},)
 _ENCODINGS = (Encoding.ZSTD, Encoding.PLANES2, Encoding.PLANES4)
 
 
@@ -246,7 +255,8 @@ def recipe_for_a_model(data: bytes) -> None:
 
 def go(data: bytes) -> None:
     """A chat template in Go's language."""
-    gotemplate.settled(data.decode("utf-8", "replace"))
+    with suppress(gotemplate.GoError):
+        gotemplate.GoChat.parse(data.decode("utf-8", "replace")).render(TURNS, TOOLS, think=None)
 
 
 TARGETS: Final[tuple[Callable[[bytes], object], ...]] = (

@@ -113,9 +113,9 @@ async def test_the_last_line_alone(site: Site) -> None:
         ({"model": "m", "from": "tiny", "adapters": {"a": digest(b"x")}}, 400, "LoRA adapters are"),
         ({"model": "m", "from": "tiny", "renderer": "x"}, 400, '"renderer" is not supported'),
         (
-            {"model": "m", "from": "tiny", "template": "{{ .Unknown }}"},
+            {"model": "m", "from": "tiny", "template": "{{ .Prompt }}\n{{ shout }}"},
             400,
-            "this template is a Go",
+            "template error: line 2: function",
         ),
         ({"model": "m", "from": "tiny", "template": "{% if %}"}, 400, "template error"),
         ({"model": "m", "from": "tiny", "template": "{{" + "(" * 9999}, 400, "template error"),

@@ -286,7 +286,7 @@ def ollama(kind: str, data: bytes) -> tuple[Descriptor, bytes]:
 def test_ollamas_own_layers_are_honoured(store: Store) -> None:
     name = with_layers(
         store,
-        ollama("template", b"{{ .System }}x{{ range .Foo }}{{ end }}"),
+        ollama("template", b"{{ .System }}x{{ range .Foo }}"),
         ollama("system", b"Be kind."),
         ollama("params", b'{"stop":["<|im_end|>"],"temperature":0.1,"mirostat":1,"new":{}}'),
         ollama("messages", b'[{"role":"user","content":"Hi"}]'),
@@ -294,7 +294,7 @@ def test_ollamas_own_layers_are_honoured(store: Store) -> None:
         ollama("license", b"MIT"),
     )
     found = model(store, name)
-    assert found.template is None, "a Go template of another form is not in force"
+    assert found.template is None, "a Go template that does not parse is not in force"
     assert found.foreign_template
     assert found.system == "Be kind."
     assert found.options == Options({"stop": ("<|im_end|>",), "temperature": 0.1})
@@ -302,11 +302,20 @@ def test_ollamas_own_layers_are_honoured(store: Store) -> None:
     assert found.license == "Apache\n\nMIT"
 
 
-def test_a_plain_go_template_is_in_force(store: Store) -> None:
+def test_a_go_template_is_in_force(store: Store) -> None:
     name = with_layers(store, ollama("template", b"{{ .Prompt }}!"))
     found = model(store, name)
     assert not found.foreign_template
-    assert "{{ message.content }}" in (found.template or "")
+    assert found.template == "{{ .Prompt }}!"
+    assert "tools" not in found.capabilities
+
+
+def test_a_go_template_says_what_the_model_can_do(store: Store) -> None:
+    name = with_layers(
+        store,
+        ollama("template", b"{{ .Tools }}{{ range .Messages }}{{ .Thinking }}{{ .Content }}{{ end }}"),
+    )
+    assert {"tools", "thinking"} <= set(model(store, name).capabilities)
 
 
 @pytest.mark.parametrize(

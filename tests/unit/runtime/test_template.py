@@ -26,7 +26,12 @@ LOOKING = (
     "[INST]{{ m.content[0:4000] }}[/INST]{% endfor %}"
 )
 UPPER = "{% for m in messages %}[INST]{{ m.content | upper }}[/INST]{% endfor %}"
-TEMPLATES = [CHATML, TRIMMING, CUTTING, LOOKING, UPPER]
+GO = (
+    "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}"
+    "<|im_start|>assistant\n"
+)
+GO_PRINTING = '{{ range .Messages }}[INST]{{ printf "%q %.90s" .Content .Content }}{{ json . }}[/INST]{{ end }}'
+TEMPLATES = [CHATML, TRIMMING, CUTTING, LOOKING, UPPER, GO, GO_PRINTING]
 
 
 def render(source: str, *messages: tuple[Role, str]) -> list[Span]:

@@ -148,14 +148,13 @@ def test_a_bad_name_is_told_as_such() -> None:
         parse_chat({"model": "a b", "messages": []})
 
 
-def test_a_go_template_is_not_taken_for_jinja() -> None:
-    for template in ("{{ .System }}", "{{- if .Prompt }}x{{ end }}", "{{ range $i, $m := .M }}"):
-        with pytest.raises(UnsupportedRequest, match="Go template"):
-            parse_generate({"model": "tiny", "prompt": "Hi", "template": template})
-    jinja = "{% if messages %}{{ messages[0].content }}{% endif %}"
-    prompt = parse_generate({"model": "tiny", "prompt": "Hi", "template": jinja}).prompt
-    assert isinstance(prompt, Chat)
-    assert prompt.template == jinja
+def test_templates_in_both_languages_are_taken() -> None:
+    for template in ("{{ .System }}", "{% if messages %}{{ messages[0].content }}{% endif %}"):
+        prompt = parse_generate({"model": "tiny", "prompt": "Hi", "template": template}).prompt
+        assert isinstance(prompt, Chat)
+        assert prompt.template == template
+    with pytest.raises(UsageError, match="line 1: unexpected EOF"):
+        parse_generate({"model": "tiny", "prompt": "Hi", "template": "{{ range $i, $m := .M }}"})
 
 
 @pytest.mark.parametrize(
