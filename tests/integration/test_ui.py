@@ -283,6 +283,18 @@ async def test_settings_reach_the_worker(visitor: Visitor) -> None:
     assert "cut off" in await visitor.do("text", "article.assistant")
 
 
+async def test_a_setting_out_of_range_is_told_and_not_sent(visitor: Visitor) -> None:
+    await visitor.do("click", "#settings-toggle")
+    await visitor.do("run", "document.querySelector('#temperature').focus()")
+    await visitor.do("type", "900")
+    await visitor.do("click", "#settings-toggle")
+    await visitor.ask("one two")
+    await visitor.do("until", "document.querySelector('#status').textContent.includes('range')")
+    assert await visitor.do("run", "document.activeElement.id") == "temperature"
+    assert await visitor.do("run", "document.querySelector('#prompt').value") == "one two"
+    assert not visitor.site.machine.workers
+
+
 async def test_an_empty_store(browser: Browser, site: Site) -> None:
     site.store.remove_model(Reference.parse(NAME))
     visitor = Visitor(await asyncio.to_thread(browser.page), site)

@@ -145,6 +145,12 @@ const moment = (text) => `${text.slice(0, 10)} ${text.slice(11, 16)} UTC`;
 async function send() {
   const content = $("prompt").value.trim();
   if (!content || !state.model || state.running) return;
+  if (!$("settings").checkValidity()) {
+    toggle("settings", true); // what cannot be shown cannot be told either
+    $("settings").reportValidity();
+    say("A setting is out of its range.");
+    return;
+  }
   $("prompt").value = "";
   fit();
   state.messages.push({ role: "user", content });
@@ -192,7 +198,7 @@ function request(model) {
   if (system) messages.unshift({ role: "system", content: system });
   const options = {};
   for (const field of document.querySelectorAll("[data-option]")) {
-    if (field.value !== "" && field.validity.valid) options[field.dataset.option] = Number(field.value);
+    if (field.value !== "") options[field.dataset.option] = Number(field.value);
   }
   const body = { model: model.name, messages, options, stream: true };
   if (!$("think-row").hidden && $("think").value) body.think = $("think").value === "true";
