@@ -293,8 +293,14 @@ class Catalogue:
     # -- evidence -------------------------------------------------------------------------------
 
     def receipts(self) -> list[ImportRecord]:
-        """Every import with its receipt, the newest first."""
-        return self._imports("ORDER BY at DESC, i.id")
+        """Every import with its receipt, the one that was recorded last first.
+
+        Not by time, which a wrong clock may have told: each names the size of the log before it.
+        """
+        return self._imports(
+            "ORDER BY CASE WHEN json_valid(CAST(document AS TEXT))"
+            " THEN json_extract(CAST(document AS TEXT), '$.log.size') END DESC, at DESC, i.id"
+        )
 
     def receipt(self, beginning: str) -> ImportRecord:
         """The receipt whose id begins so.

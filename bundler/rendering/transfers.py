@@ -13,6 +13,9 @@ from bundler.isolated import Ask
 from bundler.media import MediaCheck, Verdict
 from bundler.rendering import advisories, scanning
 from bundler.scanning import Finding
+from bundler.trust.clock import CLOCK
+from bundler.trust.staleness import ACCEPTED
+from bundler.trust.verifier import VerifiedTrust
 from bundler.upkeep import Repaired
 from registry.reference import Reference
 from schemas.errors import ContentMismatch, IncompleteBundle
@@ -50,9 +53,10 @@ def created(out: Output, result: Created, checked: MediaCheck | None = None) -> 
         out.line(f"volume   {path} ({bytes_text(path.stat().st_size)})")
     out.line(f"root     {result.fingerprint.hex}")
     if unsigned := [each for each in descriptor.models if len(each.referrers) < 2]:
+        have = "model has" if len(unsigned) == 1 else "models have"
         out.note(
-            f"{len(unsigned)} models have no signature for other tools:"
-            " no P-256 key of their publisher is at hand"
+            f"{len(unsigned)} {have} no signature for other tools:"
+            " no P-256 key of the publisher is at hand"
         )
     out.note("Tell the far side this root's fingerprint by another way than the stick.")
     out.result(
@@ -168,9 +172,12 @@ def _show(out: Output, result: Verified) -> None:
         [
             ("bundle", f"{descriptor.sequence} of {descriptor.publisher}, {descriptor.issued_at}"),
             ("trusted as", f"{trust.new_state.anchor}, root version {trust.versions['root']}"),
-            ("judged at", f"{rfc3339(trust.reference_time)} ({_clock(trust.time_verdict)})"),
+            ("judged at", f"{rfc3339(trust.reference_time)} ({_clock(trust)})"),
         ]
     )
+    for late in result.overrides.stale:
+        why = result.overrides.reason if late.how == ACCEPTED else "the policy's grace"
+        out.line(f"late        {late.role} v{late.version}, {late.days} days: {why}")
     for model in result.models:
         reference, digest = model.bundled.reference, model.bundled.manifest.digest
         out.line(f"model       {reference}  {digest.short}  signed by {model.signer}")
@@ -182,8 +189,10 @@ def _findings(result: Verified) -> dict[Reference, tuple[Finding, ...]]:
     return {model.bundled.reference: model.findings for model in result.models}
 
 
-def _clock(verdict: str) -> str:
-    return "this machine's clock" if verdict == "clock" else "the clock here is behind; not used"
+def _clock(trust: VerifiedTrust) -> str:
+    if trust.time_verdict == CLOCK:
+        return "this machine's clock"
+    return f"the clock is behind: {rfc3339(trust.clock)}"
 
 
 def _document(result: Verified) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from bundler.clock import rfc3339
 from bundler.setting_time import SetTime
-from bundler.trust.fingerprint import in_groups
+from bundler.trust.fingerprint import in_groups, parse_fingerprint
 from bundler.trusting import KnownAnchor
 from schemas.errors import UsageError
 from schemas.render import Output
@@ -17,6 +17,7 @@ def ask_card(out: Output, fingerprint: str | None, least: int | None) -> tuple[s
 
     Raises:
         UsageError: It was not given, and nobody can be asked; or it is no number.
+        InvalidName: What was typed is no fingerprint.
     """
     if fingerprint is not None:
         return fingerprint, least or 0
@@ -27,6 +28,7 @@ def ask_card(out: Output, fingerprint: str | None, least: int | None) -> tuple[s
         )
     try:
         text = input("Fingerprint on the publisher's paper: ")
+        parse_fingerprint(text)  # before the next question: a slip is told where it was made
         if least is None:
             number = input("Timestamp version on the same paper (Enter if there is none): ").strip()
             if number and not (number.isascii() and number.isdigit() and len(number) < 10):

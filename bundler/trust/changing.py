@@ -315,7 +315,7 @@ def _check_enough(reviewed: Review) -> None:
     for role, count in reviewed.missing.items():
         raise KeyUnavailable(
             f"{role} needs {count} more signature{'s' * (count > 1)} than can be made here",
-            why=f"they must be by {', '.join(k[:16] for k in reviewed.asked[role].keyids[:5])}",
+            why=f"by others of {', '.join(k[:16] for k in reviewed.asked[role].open_keyids[:5])}",
             hint="Give more keys with --sign-with, or have it co-signed: add --request FILE",
         )
 

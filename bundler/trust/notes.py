@@ -174,6 +174,9 @@ def _public_key(public: bytes) -> EllipticCurvePublicKey | Ed25519PublicKey:
         curve or isinstance(key, Ed25519PublicKey)
     ):
         raise BadSignature("the note's key is no P-256 or ed25519 public key")
+    # A key has one spelling, or it would have a second key id, and count as two.
+    if key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != public:
+        raise BadSignature("the note's key is not in its one form")
     return key
 
 

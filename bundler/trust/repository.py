@@ -28,8 +28,9 @@ from bundler.trust.envelope import Envelope
 from bundler.trust.roles import Changes, RoleKeys, delegate, lifetime, retire, set_root_roles
 from schemas.errors import BadSignature, KeyUnavailable, NotFound, StoreDamaged
 
-# No bundle may be cut short by a role that is signed rarely. The root is reissued yearly.
-RENEW_BEFORE: Final = timedelta(days=200)
+# No bundle may be cut short by a role that is signed rarely, not even one that comes three months
+# late. The root is reissued yearly.
+RENEW_BEFORE: Final = timedelta(days=270)
 RENEW_ROOT_BEFORE: Final = lifetime(names.ROOT) - timedelta(days=365)
 
 

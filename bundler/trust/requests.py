@@ -110,6 +110,11 @@ class Asked:
         """Ids of all keys that may sign it."""
         return tuple(dict.fromkeys(keyid for each in self.wanted for keyid in each.keyids))
 
+    @property
+    def open_keyids(self) -> tuple[str, ...]:
+        """Those of them that have not signed it yet."""
+        return tuple(keyid for keyid in self.keyids if keyid not in self.item.signers)
+
 
 @dataclass(frozen=True, slots=True)
 class Review:

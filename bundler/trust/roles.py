@@ -13,13 +13,14 @@ from tuf.api.metadata import DelegatedRole, Role, Root, TargetFile, Targets
 from bundler.trust import names
 from schemas.errors import StoreDamaged
 
-# How long a signature holds. Online roles are renewed with every bundle, so theirs say how long a
-# bundle may be under way; the others are renewed on the way when they come close to that.
+# How long a signature holds. Timestamp and snapshot say how long a bundle may be under way; all
+# others outlast them, so that a bundle which is late is late for these two alone: only they have a
+# grace, and only they can be accepted by a person where no policy says more.
 ROOT_LIFETIME: Final = timedelta(days=4 * 365)
 TARGETS_LIFETIME: Final = timedelta(days=2 * 365)
 ADVISORIES_LIFETIME: Final = timedelta(days=365)
 PUBLISHER_LIFETIME: Final = timedelta(days=365)
-BUNDLE_LIFETIME: Final = timedelta(days=180)
+BUNDLE_LIFETIME: Final = timedelta(days=365)
 SNAPSHOT_LIFETIME: Final = timedelta(days=180)
 TIMESTAMP_LIFETIME: Final = timedelta(days=180)
 

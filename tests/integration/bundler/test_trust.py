@@ -16,17 +16,21 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 
 from bundler.trust.clock import BUILD_DATE
+from bundler.trusting import anchors
 from schemas.errors import (
     BadSignature,
     ContentMismatch,
     ExpiredMetadata,
+    InvalidName,
     RollbackDetected,
     SealiftError,
     TrustMissing,
+    UsageError,
 )
 from tests.support.bundle_simulator import Forgery, Member, forge, members, tar, twin
 from tests.support.publisher_simulator import LIBRARY, Simulator
 from tests.support.site import Site, check_line, check_refused, new_site, simulator
+from tests.support.terminal import Terminal
 
 BUNDLE = Path(sys.executable).with_name("bundle")
 LONG_AGO = BUILD_DATE - timedelta(days=1)
@@ -254,3 +258,43 @@ def test_pinning_again_does_not_forget_what_was_seen(
     assert updated.bundle(*pin, publisher.state().fingerprint).code == 0
     assert updated.snapshot() == before
     check_exit(updated, stick(forge(twin(publisher))), RollbackDetected)
+
+
+def test_what_is_taken_late_is_said(stick: Stick, tmp_path: Path) -> None:
+    publisher = simulator()
+    target = new_site(tmp_path / "home", publisher)
+    for role in ("timestamp", "snapshot"):
+        publisher.signed[role].expires -= timedelta(days=3650)
+    path = stick(forge(publisher))
+    assert target.bundle("import", path).code == ExpiredMetadata.exit_code
+    done = target.bundle("import", path, "--accept-stale", "--reason", "the courier was ill")
+    assert done.code == 0, done.err
+    lines = [line for line in done.out.splitlines() if line.startswith("late")]
+    assert [line.split()[1] for line in lines] == ["timestamp", "snapshot"]
+    assert all(line.endswith("days: the courier was ill") for line in lines)
+
+
+def test_the_paper_is_asked_for_on_a_terminal(publisher: Simulator, tmp_path: Path) -> None:
+    """Fingerprint first, then the least version; a slip is told where it was made."""
+    root, fingerprint = tmp_path / "root.json", publisher.state().fingerprint.hex
+    root.write_bytes(publisher.root_bytes)
+    environment = {**os.environ, "SEALIFT_HOME": str(tmp_path / "home")}
+
+    def init(*answers: tuple[str, str]) -> tuple[int, str]:
+        command = ("bundle", "trust", "init", "--root", str(root), "--name", "them")
+        terminal = Terminal(environment, *command, size=(24, 80))
+        for question, answer in answers:
+            terminal.expect(question)
+            terminal.type(f"{answer}\n")
+        last = terminal.expect("error[" if answers[-1][1] != "7" else "or newer")
+        return terminal.end(), last
+
+    assert init(("Fingerprint", fingerprint[:-1]))[0] == InvalidName.exit_code
+    assert init(("Fingerprint", fingerprint), ("version", "seven"))[0] == UsageError.exit_code
+    assert anchors(tmp_path / "home", None) == []
+    grouped = " ".join(fingerprint.upper()[i : i + 8] for i in range(0, 64, 8))
+    code, shown = init(("Fingerprint", grouped), ("version", "7"))
+    assert code == 0
+    assert "timestamp v7" in shown
+    (known,) = anchors(tmp_path / "home", None)
+    assert (known.anchor.fingerprint.hex, known.least_timestamp) == (fingerprint, 7)

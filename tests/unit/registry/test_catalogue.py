@@ -486,6 +486,18 @@ def test_receipts_come_back_newest_first(catalogue: Catalogue) -> None:
     assert oldest.at == datetime(2030, 1, 2, 0, 0, 1, tzinfo=UTC)
 
 
+def test_a_clock_that_was_ahead_does_not_put_a_receipt_first(catalogue: Catalogue) -> None:
+    ahead = {"clock": "2099-01-01T00:00:00Z", "reference": "2099-01-01T00:00:00Z"}
+    root = receipt()["log"]["root"]
+    with catalogue.transaction() as tx:
+        for number in (3, 1, 2):
+            changes: dict[str, Any] = {"log": {"size": number, "root": root}}
+            if number == 1:
+                changes["time"] = {**ahead, "verdict": "clock"}
+            tx.add_receipt(signed(documents.dump(Kind.RECEIPT, receipt(number, **changes))))
+    assert [each.id for each in catalogue.receipts()] == [f"{n:032x}" for n in (3, 2, 1)]
+
+
 def test_a_receipt_is_found_by_the_beginning_of_its_id(catalogue: Catalogue) -> None:
     ids = ["a" * 32, "a" * 31 + "b", "c" * 32]
     with catalogue.transaction() as tx:

@@ -9,6 +9,7 @@ import pytest
 
 from bundler.trust import keys
 from bundler.trust.publisher import Publisher, SignedModel, TrustMetadata, manifest_custom
+from bundler.trust.staleness import Allowance
 from bundler.trust.verifier import pin_root, verify_bundle_trust
 from registry import oci
 from registry.digest import Digest
@@ -18,6 +19,7 @@ from schemas import limits
 from schemas.errors import (
     AlreadyExists,
     EnvironmentFault,
+    ExpiredMetadata,
     InvalidName,
     KeyUnavailable,
     MalformedDocument,
@@ -296,6 +298,20 @@ def test_roles_that_run_out_are_renewed(publisher: Publisher) -> None:
         arrival = signed.expires - timedelta(seconds=1)
         state = verify_bundle_trust(state, dict(signed.members), now=arrival, floor=None).new_state
     assert publisher.versions["root"] >= 5  # reissued about yearly; the site of year 0 came along
+
+
+def test_a_late_bundle_is_late_for_timestamp_and_snapshot_alone(publisher: Publisher) -> None:
+    """So a grace, or a person with a reason, is enough; at any time of the publisher's life."""
+    state = site(publisher)
+    for month in range(0, 40, 4):
+        now = NOW + timedelta(days=30 * month)
+        signed = publish(publisher, model(f"library/m:{month}"), now=now)
+        arrival = signed.expires + timedelta(days=80)
+        with pytest.raises(ExpiredMetadata):
+            verify_bundle_trust(state, dict(signed.members), now=arrival, floor=None)
+        state = verify_bundle_trust(
+            state, dict(signed.members), now=arrival, floor=None, allowance=Allowance(accept=True)
+        ).new_state
 
 
 def test_offline_keys_are_asked_for_only_when_needed(publisher: Publisher) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -33,7 +34,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from bundler.attestations import sigstore
-from bundler.trust import dsse, site
+from bundler.trust import dsse, notes, site
 from bundler.trust.attesting import p256
 from bundler.trust.verifier import verify_bundle_trust
 from schemas.errors import BadSignature, MalformedDocument, SealiftError
@@ -43,6 +44,7 @@ ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC63255
 PRIME: Final = 2**256 - 2**224 + 2**192 + 2**96 - 1
 KIND: Final = sigstore.IN_TOTO
 PAYLOAD: Final = b"{}"
+NOTE: Final = "log\n1\nroot\n"
 KEY = generate_private_key(SECP256R1())
 ED = Ed25519PrivateKey.generate()
 
@@ -84,10 +86,19 @@ def by_metadata(signature: bytes) -> None:
     verify_bundle_trust(SIMULATOR.state(), members, now=NOW, floor=None)
 
 
+def by_note(signature: bytes) -> None:
+    """Below a checkpoint of an audit log."""
+    public = spki(KEY.public_key())
+    line = notes.NoteSignature("log", notes.key_id("log", public), signature)
+    notes.Note(NOTE, (line,)).check("log", public)
+
+
 def signature_for(check: Callable[[bytes], None]) -> bytes:
     if check is by_metadata:
         found: str = json.loads(ISSUED["timestamp.json"])["signatures"][0]["sig"]
         return bytes.fromhex(found)
+    if check is by_note:
+        return KEY.sign(NOTE.encode(), ECDSA(SHA256()))
     return KEY.sign(pae(PAYLOAD), ECDSA(SHA256()))
 
 
@@ -166,7 +177,7 @@ def _unsigned(value: int) -> bytes:
     return b"\x02\x20" + body
 
 
-CHECKS = [by_attestation, by_site, by_person, by_metadata]
+CHECKS = [by_attestation, by_site, by_person, by_metadata, by_note]
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -224,6 +235,8 @@ def test_keys_on_other_curves_are_none(curve: EllipticCurve) -> None:
         site.check(site.Signed(PAYLOAD, KIND, public, signature))
     with pytest.raises(BadSignature):
         dsse.check_public(public)
+    with pytest.raises(BadSignature):
+        notes.key_id("log", public)
     assert p256(sigstore.pem(private.public_key()).decode()) is None
 
 
@@ -267,6 +280,8 @@ def test_what_is_no_key_is_none(name: str) -> None:
         site.check(site.Signed(PAYLOAD, KIND, KEYS[name], signature))
     with pytest.raises(BadSignature):
         dsse.check_public(KEYS[name])
+    with pytest.raises(BadSignature):
+        notes.key_id("log", KEYS[name])
 
 
 ED_ORDER: Final = 2**252 + 27742317777372353535851937790883648493  # RFC 8032 §5.1
@@ -291,13 +306,18 @@ def _beyond(scalar: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["good", *ED_REFUSED])
-def test_signatures_of_persons_with_ed25519(name: str) -> None:
+def test_signatures_of_persons_and_notes_with_ed25519(name: str) -> None:
     public = ED.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     keyid = hashlib.sha256(public).hexdigest()
     signature = ED.sign(pae(PAYLOAD))
+    below = notes.NoteSignature("log", notes.key_id("log", public), b"")
     if name == "good":
+        notes.Note(NOTE, (replace(below, signature=ED.sign(NOTE.encode())),)).check("log", public)
         dsse.Sealed(PAYLOAD, KIND, keyid, signature, b"").check(public, "it")
         return
     changed = ED_REFUSED[name](signature)
     with pytest.raises(BadSignature):
         dsse.Sealed(PAYLOAD, KIND, keyid, changed, b"").check(public, "it")
+    changed = ED_REFUSED[name](ED.sign(NOTE.encode()))
+    with pytest.raises(BadSignature):
+        notes.Note(NOTE, (replace(below, signature=changed),)).check("log", public)
