@@ -95,19 +95,25 @@ def projector_facts(header: GGUFHeader) -> ProjectorFacts:
 def projector_bytes(header: GGUFHeader) -> int:
     """Main memory that a projector takes: weights, the buffers of a picture, the picture itself.
 
-    Of dynamic resolutions the largest pictures take more than ``image_size`` says; the buffers of
-    one at that size are counted several times instead.
+    Where the resolution follows the picture, the largest take up to ten times what ``image_size``
+    says.
     """
     weights = sum(tensor.size_bytes for tensor in header.tensors)
     patches = (_measure(header, "image_size") // _measure(header, "patch_size")) ** 2
     width, inner = _measure(header, "embedding_length"), _measure(header, "feed_forward_length")
     buffers = patches * (_STREAMS * width + 2 * inner) * _FLOAT
-    return weights + _PICTURES * buffers + _DECODED * limits.IMAGE_PIXELS
+    times = _LARGEST if _kind(header).startswith(_DYNAMIC) else _TILES
+    return weights + times * buffers + _DECODED * limits.IMAGE_PIXELS
 
 
 _FLOAT: Final = 4
 _STREAMS: Final = 8  # hidden states that live at one time
-_PICTURES: Final = 4
+_TILES: Final = 2
+_LARGEST: Final = 10
+_DYNAMIC: Final = (
+    *("qwen", "pixtral", "lightonocr", "kimi", "glm4v", "glm5v", "mimovl", "dots", "paddleocr"),
+    *("youtuvl", "hunyuan", "exaone", "minimax", "step3", "ling3", "lfm2", "gemma4", "muse"),
+)
 _DECODED: Final = 6  # bytes per pixel: three colours, once for the decoder and once copied
 
 

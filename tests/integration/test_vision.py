@@ -33,6 +33,7 @@ from tests.support.vision import (
     BLUE,
     IMAGE_TOKENS,
     RED,
+    grey_jpeg,
     picture,
     write_projector,
     write_text,
@@ -51,14 +52,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def seeing(folder: Path, projector: str = "mmproj.gguf") -> AsyncIterator[Worker]:
+async def seeing(
+    folder: Path, projector: str = "mmproj.gguf", *, model: str = "model.gguf", batch: int = 512
+) -> AsyncIterator[Worker]:
     launcher = Launcher.start()
     try:
         spec = WorkerSpec(
-            str(folder / "model.gguf"),
+            str(folder / model),
             context_length=CONTEXT,
             num_parallel=3,
             num_threads=1,
+            num_batch=batch,
             projector_path=str(folder / projector) if projector else "",
         )
         worker = await Worker.start(launcher, spec, 60)
@@ -103,8 +107,8 @@ async def test_another_picture_gives_another_answer_and_the_same_one_the_same(
         both = await collect(worker, ask(5, RED, BLUE))
         swapped = await collect(worker, ask(6, BLUE, RED))
     found = [likelihoods(events) for events in (blind, red, blue, both, swapped)]
-    assert all(a != b for n, a in enumerate(found) for b in found[:n])
-    assert likelihoods(again) == pytest.approx(likelihoods(red), abs=1e-4)
+    assert all(a != pytest.approx(b, abs=0.05) for n, a in enumerate(found) for b in found[:n])
+    assert likelihoods(again) == pytest.approx(likelihoods(red), abs=0.01)
     assert isinstance(blind[0], Started)
     assert isinstance(red[0], Started)
     assert isinstance(again[0], Started)
@@ -148,6 +152,53 @@ async def test_marks_of_pictures_typed_by_a_client_are_text(folder: Path) -> Non
     assert seen[0].prompt_tokens == plain[0].prompt_tokens + IMAGE_TOKENS
 
 
+async def test_pictures_whose_rows_look_at_each_other(folder: Path) -> None:
+    write_projector(folder / "gemma.gguf", kind="gemma3")
+    async with seeing(folder, "gemma.gguf") as worker:
+        blind = await collect(worker, ask(1))
+        red, blue = [await collect(worker, ask(n, data)) for n, data in ((2, RED), (3, BLUE))]
+        again = await collect(worker, ask(4, RED, seed=3))
+        beside = await asyncio.gather(
+            collect(worker, ask(5, RED, seed=3)), collect(worker, ask(6, words="Text.", most=50))
+        )
+    assert isinstance(blind[0], Started)
+    assert isinstance(red[0], Started)
+    around = len("<start_of_image>") + len("<end_of_image>")  # no tokens of this vocabulary
+    assert red[0].prompt_tokens == blind[0].prompt_tokens + 4 + around
+    assert likelihoods(red) != likelihoods(blue)
+    assert likelihoods(beside[0]) == likelihoods(again)
+    async with seeing(folder, "gemma.gguf", batch=3) as worker:
+        found = error(await collect(worker, ask(1, RED)))
+        assert found == (
+            "unsupported: the image takes too many tokens at once (4, and 3 can be computed together)"
+        )
+        assert isinstance((await collect(worker, ask(2)))[-1], Finished)
+
+
+async def test_pictures_in_two_dimensions(folder: Path) -> None:
+    write_text(folder / "qwen.gguf", architecture="qwen2vl")
+    write_projector(folder / "merger.gguf", kind="qwen2vl_merger")
+    tall = picture(9, 99, 200, size=140)  # 5 by 5 patches of 28 pixels: 25 cells, 5 positions
+    async with seeing(folder, "merger.gguf", model="qwen.gguf") as worker:
+        blind, seen, other, again = [
+            await collect(worker, ask(number, *data, seed=5))
+            for number, data in enumerate(((), (tall,), (RED,), (tall,)))
+        ]
+        beside = await asyncio.gather(
+            collect(worker, ask(5, tall, seed=5)), collect(worker, ask(6, words="Text.", most=50))
+        )
+        many = error(await collect(worker, ask(7, *[tall] * 10)))
+        full = await collect(worker, ask(8, tall, tall, most=-1))
+    assert isinstance(blind[0], Started)
+    assert isinstance(seen[0], Started)
+    assert seen[0].prompt_tokens > blind[0].prompt_tokens + 25, "cells, not positions"
+    assert likelihoods(seen) == likelihoods(again) == likelihoods(beside[0]) != likelihoods(other)
+    assert many.startswith("prompt-too-long"), "cells run out before positions"
+    last = full[-1]
+    assert isinstance(last, Finished)
+    assert last.prompt_tokens + last.output_tokens <= CONTEXT + 1
+
+
 async def test_tokens_of_pictures_are_counted(folder: Path) -> None:
     async with seeing(folder) as worker:
         counted = []
@@ -156,6 +207,14 @@ async def test_tokens_of_pictures_are_counted(folder: Path) -> None:
             assert isinstance(events[-1], Tokenized)
             counted.append(len(events[-1].tokens))
     assert counted[1] == counted[0] + 2 * IMAGE_TOKENS
+
+
+async def test_a_jpeg_is_seen(folder: Path) -> None:
+    async with seeing(folder) as worker:
+        seen = await collect(worker, ask(1, grey_jpeg(), seed=1))
+        same = await collect(worker, ask(2, grey_jpeg(), seed=1))
+        red = await collect(worker, ask(3, RED, seed=1))
+    assert likelihoods(seen) == likelihoods(same) != likelihoods(red)
 
 
 async def test_what_is_no_picture_fails_alone(folder: Path) -> None:

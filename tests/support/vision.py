@@ -29,14 +29,21 @@ _HEADS = 4
 _PATCH = 14
 
 
-def write_text(path: Path, *, width: int = WIDTH, seed: int = 1, name: str = "Tiny Eyes") -> Path:
-    """Write a text model of bytes that the engine runs."""
+def write_text(
+    path: Path,
+    *,
+    width: int = WIDTH,
+    seed: int = 1,
+    name: str = "Tiny Eyes",
+    architecture: str = "llama",
+) -> Path:
+    """Write a text model of bytes that the engine runs: ``llama``, or ``qwen2vl`` with M-RoPE."""
     rng = np.random.default_rng(seed)
 
     def weights(*shape: int) -> np.ndarray:
         return rng.normal(0, 0.4, shape).astype(np.float32)
 
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_type("model")
     writer.add_name(name)
     writer.add_license("apache-2.0")
@@ -47,7 +54,10 @@ def write_text(path: Path, *, width: int = WIDTH, seed: int = 1, name: str = "Ti
     writer.add_feed_forward_length(_INNER)
     writer.add_head_count(_HEADS)
     writer.add_head_count_kv(_HEADS)
-    writer.add_rope_dimension_count(width // _HEADS)
+    if architecture == "qwen2vl":
+        writer.add_rope_dimension_sections([4, 2, 2, 0])
+    else:
+        writer.add_rope_dimension_count(width // _HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(len(_TOKENS))
     writer.add_tokenizer_model("llama")
@@ -68,6 +78,8 @@ def write_text(path: Path, *, width: int = WIDTH, seed: int = 1, name: str = "Ti
             writer.add_tensor(f"{block}{norm}.weight", np.ones(width, dtype=np.float32))
         for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
             writer.add_tensor(f"{block}{part}.weight", weights(width, width))
+            if architecture == "qwen2vl" and part != "attn_output":
+                writer.add_tensor(f"{block}{part}.bias", np.zeros(width, dtype=np.float32))
         writer.add_tensor(f"{block}ffn_gate.weight", weights(_INNER, width))
         writer.add_tensor(f"{block}ffn_up.weight", weights(_INNER, width))
         writer.add_tensor(f"{block}ffn_down.weight", weights(width, _INNER))
@@ -75,7 +87,15 @@ def write_text(path: Path, *, width: int = WIDTH, seed: int = 1, name: str = "Ti
 
 
 def write_projector(path: Path, *, width: int = WIDTH, kind: str = "mlp", seed: int = 2) -> Path:
-    """Write a projector (LLaVA's) for text models of that width."""
+    """Write a projector for text models of that width.
+
+    Args:
+        path: Where.
+        width: Of the text model.
+        kind: ``mlp`` (LLaVA's: 16 tokens for a picture), ``gemma3`` (4, which look at each other),
+            ``qwen2vl_merger`` (as many as the picture is large, in two dimensions).
+        seed: Of the weights.
+    """
     rng = np.random.default_rng(seed)
     own = 32
 
@@ -105,7 +125,10 @@ def write_projector(path: Path, *, width: int = WIDTH, kind: str = "mlp", seed: 
     writer.add_array("clip.vision.image_mean", [0.5, 0.5, 0.5])
     writer.add_array("clip.vision.image_std", [0.5, 0.5, 0.5])
     writer.add_tensor("v.patch_embd.weight", weights(own, 3, _PATCH, _PATCH))
-    writer.add_tensor("v.position_embd.weight", weights(patches, own))
+    if kind == "qwen2vl_merger":
+        writer.add_tensor("v.patch_embd.weight.1", weights(own, 3, _PATCH, _PATCH))
+    else:
+        writer.add_tensor("v.position_embd.weight", weights(patches, own))
     for number in range(2):
         block = f"v.blk.{number}."
         for norm in ("ln1", "ln2"):
@@ -116,7 +139,13 @@ def write_projector(path: Path, *, width: int = WIDTH, kind: str = "mlp", seed: 
             writer.add_tensor(f"{block}{part}.bias", np.zeros(own, dtype=np.float32))
         writer.add_tensor(f"{block}ffn_up.weight", weights(2 * own, own))
         writer.add_tensor(f"{block}ffn_down.weight", weights(own, 2 * own))
-    writer.add_tensor("mm.0.weight", weights(width, own))
+    if kind == "gemma3":
+        writer.add_uint32("clip.vision.projector.scale_factor", 2)
+        writer.add_tensor("mm.input_projection.weight", weights(own, width))
+        writer.add_tensor("mm.soft_emb_norm.weight", np.ones(own, dtype=np.float32))
+        return _finish(writer, path)
+    merged = 4 * own if kind == "qwen2vl_merger" else own
+    writer.add_tensor("mm.0.weight", weights(width, merged))
     writer.add_tensor("mm.0.bias", np.zeros(width, dtype=np.float32))
     writer.add_tensor("mm.2.weight", weights(width, width))
     writer.add_tensor("mm.2.bias", np.zeros(width, dtype=np.float32))
@@ -145,6 +174,26 @@ def picture(red: int, green: int, blue: int, size: int = 8) -> str:
         chunk(b"IEND", b""),
     )
     return base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(parts)).decode()
+
+
+def grey_jpeg() -> str:
+    """A JPEG of one grey block of 8 by 8, in base64: two codes of one bit, and both are used."""
+
+    def segment(marker: int, data: bytes) -> bytes:
+        return bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data
+
+    one_code = bytes([1, *[0] * 15, 0])
+    parts = (
+        b"\xff\xd8",
+        segment(0xDB, bytes([0, *[1] * 64])),
+        segment(0xC0, struct.pack(">BHHB", 8, 8, 8, 1) + b"\1\x11\0"),
+        segment(0xC4, b"\x00" + one_code),
+        segment(0xC4, b"\x10" + one_code),
+        segment(0xDA, b"\1\1\0\0\x3f\0"),
+        b"\x3f",
+        b"\xff\xd9",
+    )
+    return base64.b64encode(b"".join(parts)).decode()
 
 
 RED = picture(255, 0, 0)
