@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any, Final
 
 from registry import oci
+from registry.gotemplate import is_go
 from registry.modelpack import file_layer
 from registry.oci import Descriptor
 
@@ -35,7 +36,8 @@ _FILES: Final = {
     Part.PARAMETERS: f"{FOLDER}params.json",
     Part.MESSAGES: f"{FOLDER}messages.json",
 }
-_PARTS: Final = {path: part for part, path in _FILES.items()}
+_GO_TEMPLATE: Final = f"{FOLDER}template.gotmpl"
+_PARTS: Final = {path: part for part, path in _FILES.items()} | {_GO_TEMPLATE: Part.TEMPLATE}
 _LICENSE: Final = f"{FOLDER}license"
 _SUFFIXES: Final = {part.value: part for part in Part}
 
@@ -98,4 +100,5 @@ def part_layer(part: Part, data: bytes, number: int = 1) -> Descriptor:
     if part is Part.LICENSE:
         name = f"{_LICENSE}.txt" if number == 1 else f"{_LICENSE}-{number}.txt"
         return file_layer(oci.DOC_RAW, data, name)
-    return file_layer(oci.WEIGHT_CONFIG_RAW, data, _FILES[part])
+    go = part is Part.TEMPLATE and is_go(data.decode("utf-8", "replace"))
+    return file_layer(oci.WEIGHT_CONFIG_RAW, data, _GO_TEMPLATE if go else _FILES[part])

@@ -88,8 +88,8 @@ def _all(source: BinaryIO, head: bytes, size: int, name: str) -> Iterator[Findin
         yield Finding(Severity.WARN, "file-code", name, "is named as a program")
     if head.startswith((_ZIP, _ZIP_EMPTY)) or _has_zip_end(source, size):
         yield from _zip(source, size, name)
-    elif lower.endswith(".jinja"):
-        yield from _jinja(head, size, name)
+    elif lower.endswith((".jinja", ".gotmpl")):
+        yield from _template(head, size, name)
     elif lower.endswith(".safetensors") or head[8:9] == b"{":
         yield from _safetensors(source, size, name)
     elif head.lstrip()[:1] == b"{":
@@ -184,7 +184,7 @@ def _safetensors(source: BinaryIO, size: int, name: str) -> Iterator[Finding]:
         yield from hidden_characters(text[: limits.SCAN_GGUF_TEXT], f"{name}, {key}")
 
 
-def _jinja(head: bytes, size: int, name: str) -> Iterator[Finding]:
+def _template(head: bytes, size: int, name: str) -> Iterator[Finding]:
     """A chat template beside the weights, as the runtime takes it in place of their own."""
     yield from _by_magic(head, name)
     if size > len(head):

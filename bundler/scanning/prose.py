@@ -81,7 +81,11 @@ def prose_findings(tree: nodes.Template, where: str) -> Iterator[Finding]:
         tree: Of the template.
         where: What it is, for the findings.
     """
-    said = prose([tree])
+    yield from said_findings(prose([tree]), where)
+
+
+def said_findings(said: str, where: str) -> Iterator[Finding]:
+    """The same of a text: what stands in a template in whichever language."""
     for code, severity, pattern, what in _COMPILED:
         if match := pattern.search(said):
             yield Finding(severity, code, where, f"{what}: {match.group()!r}")

@@ -10,10 +10,12 @@ from jinja2 import nodes
 
 from bundler.scanning import jinja
 from bundler.scanning.findings import MOST, Finding, Severity, bounded
+from bundler.scanning.gotemplate import scan_go
 from bundler.scanning.grammar import grammar_findings
 from bundler.scanning.hidden import hidden_characters
 from bundler.scanning.prose import prose_findings
 from bundler.scanning.triggers import trigger_findings
+from registry.gotemplate import is_go
 
 _EACH: Final = 10 * MOST  # of one kind of rule, before they are sorted
 
@@ -22,12 +24,14 @@ def scan_template(source: str, where: str = "chat template") -> tuple[Finding, .
     """Say what is unusual about a chat template.
 
     Args:
-        source: Jinja text by whoever made the model.
+        source: Jinja, or a Go template, by whoever made the model.
         where: What it is, for the findings.
 
     Returns:
         At most :data:`~bundler.scanning.findings.MOST` findings, the worst first.
     """
+    if is_go(source):
+        return bounded(scan_go(source, where))
     try:
         tree = jinja.parse(source)
     except jinja.Unreadable as error:

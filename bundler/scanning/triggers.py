@@ -36,7 +36,7 @@ _ITEM_WORDS: Final = frozenset(
 _WORD: Final = re.compile(r"[^\W\d_]{2,}")
 _TAG: Final = re.compile(r"<[^<>]{0,80}>")
 _PROSE_WORDS: Final = 4
-_LATE: Final = 3  # turns; templates tell the first and the second apart
+LATE: Final = 3  # turns; templates tell the first and the second apart
 
 
 def trigger_findings(tree: nodes.Template, where: str) -> Iterator[Finding]:
@@ -82,14 +82,19 @@ def _hidden_branches(tree: nodes.Template, where: str, conditions: set[int]) -> 
         branch: Sequence[nodes.Node | None] = (
             [*node.body, *node.else_] if isinstance(node, nodes.If) else [node.expr1, node.expr2]
         )
-        said = _TAG.sub(" ", prose(branch))
-        if len(_WORD.findall(said)) >= _PROSE_WORDS:
-            yield Finding(
-                Severity.DANGER,
-                "template-hidden-instruction",
-                f"{where}, line {node.lineno}",
-                f"says only then: {said.strip()!r}",
-            )
+        yield from hidden_instruction(prose(branch), f"{where}, line {node.lineno}")
+
+
+def hidden_instruction(text: str, at: str) -> Iterator[Finding]:
+    """What is said under a condition on a text, a date or a number of turns, if it is prose."""
+    said = _TAG.sub(" ", text)
+    if len(_WORD.findall(said)) >= _PROSE_WORDS:
+        yield Finding(
+            Severity.DANGER,
+            "template-hidden-instruction",
+            at,
+            f"says only then: {said.strip()!r}",
+        )
 
 
 def prose(parts: Sequence[nodes.Node | None]) -> str:
@@ -159,7 +164,7 @@ class _Flow:
                 wanted = [text for argument in node.args for text in _literals(argument)]
         elif isinstance(node, nodes.Test) and self.is_text(node.node):
             wanted = [text for argument in node.args for text in _literals(argument)]
-        strange = [text for text in wanted if _is_strange(text)]
+        strange = [text for text in wanted if is_strange(text)]
         return ", ".join(repr(text[:40]) for text in strange[:5])
 
     def compares_date(self, node: nodes.Node) -> bool:
@@ -178,7 +183,7 @@ class _Flow:
             return False
         sides = [node.expr, *(operand.expr for operand in node.ops)]
         late = any(
-            isinstance(side, nodes.Const) and type(side.value) is int and side.value >= _LATE
+            isinstance(side, nodes.Const) and type(side.value) is int and side.value >= LATE
             for side in sides
         )
         return late and any(_is_turns(side) for side in sides)
@@ -248,5 +253,6 @@ def _literals(node: nodes.Node) -> Iterator[str]:
     yield from (text for item in items if (text := constant_text(item)) is not None)
 
 
-def _is_strange(text: str) -> bool:
+def is_strange(text: str) -> bool:
+    """Whether usual templates do not look for this in messages."""
     return text.strip().lower() not in _ITEM_WORDS and _MARKUP.match(text) is None

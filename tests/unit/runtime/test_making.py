@@ -310,10 +310,22 @@ def test_a_go_template_is_in_force(store: Store) -> None:
     assert "tools" not in found.capabilities
 
 
+def test_a_go_template_is_kept_as_what_it_is(store: Store) -> None:
+    make(store, Recipe(Reference.parse("go"), base=BASE, template="{{ .Prompt }}!"))
+    record = store.catalogue.resolve(Reference.parse("go"))
+    assert record is not None
+    assert "modelfile/template.gotmpl" in [
+        layer.annotations.get(oci.FILEPATH) for layer in record.manifest.layers
+    ]
+    assert model(store, Reference.parse("go")).template == "{{ .Prompt }}!"
+
+
 def test_a_go_template_says_what_the_model_can_do(store: Store) -> None:
     name = with_layers(
         store,
-        ollama("template", b"{{ .Tools }}{{ range .Messages }}{{ .Thinking }}{{ .Content }}{{ end }}"),
+        ollama(
+            "template", b"{{ .Tools }}{{ range .Messages }}{{ .Thinking }}{{ .Content }}{{ end }}"
+        ),
     )
     assert {"tools", "thinking"} <= set(model(store, name).capabilities)
 
