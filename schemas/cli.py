@@ -6,16 +6,18 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from inspect import unwrap
 from io import TextIOWrapper
 from typing import Annotated, Any, Final
 
 import typer
 import typer.main
+from typer.core import TyperCommand, TyperGroup
 
 from schemas.errors import SealiftError, UsageError
 from schemas.render import Meter, Output, complain, report
 
-__all__ = ["JsonFlag", "Meter", "Output", "QuietFlag", "new_app", "run"]
+__all__ = ["Deferred", "Deferring", "JsonFlag", "Meter", "Output", "QuietFlag", "new_app", "run"]
 
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
 PIPE_CLOSED: Final = 141  # 128 + SIGPIPE: the reader of our output went away
@@ -39,6 +41,26 @@ def new_app(help_text: str, **options: Any) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         **options,
     )
+
+
+class Deferred(TyperCommand):
+    """Stands for a group, so that help need not import it: its function returns the group's app.
+
+    Its function's description is that of the group. Add it without a help option of its own.
+    """
+
+    def group(self) -> TyperGroup:
+        """What it stands for."""
+        return typer.main.get_group(unwrap(self.callback)())  # type: ignore[arg-type]
+
+
+class Deferring(TyperGroup):
+    """Imports a group when it is called, and not before."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Find the command that the first argument names."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command.group() if isinstance(command, Deferred) else command, rest
 
 
 def run(app: typer.Typer, argv: Sequence[str] | None = None, *, name: str) -> int:

@@ -7,44 +7,21 @@ runs, so that ``sealift --help`` stays under 0.2 s.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
-from typer.main import get_group
 
 from runtime.cli import apikey, deny, fit, manage, models, system, talk
-from schemas.cli import new_app, run
+from schemas.cli import Deferred, Deferring, new_app, run
 from schemas.version import TOOL, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class Umbrella(TyperGroup):
-    """Takes ``bundle`` from the bundler, when it is called and not before."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Find the command that the first argument names."""
-        name, command, rest = super().resolve_command(ctx, args)
-        if name == "bundle":
-            from bundler.cli import app as bundle_app
-
-            command = get_group(bundle_app)  # as a group: without the options of completion
-        elif name == "policy":
-            from bundler.cli.policy import app as policy_app
-
-            command = get_group(policy_app)
-        elif name == "audit":
-            from bundler.cli.audit import app as audit_app
-
-            command = get_group(audit_app)
-        return name, command, rest
-
-
 app = new_app(
     "Carries AI models across an air gap, proves what arrived, and serves it with nothing leaving.",
-    cls=Umbrella,
+    cls=Deferring,
 )
 
 
@@ -67,16 +44,25 @@ def _umbrella(
     pass
 
 
-def _bundle() -> None:
+def _bundle() -> typer.Typer:
     """Make, verify and import bundles; the same as the command bundle."""
+    from bundler.cli import app as group
+
+    return group
 
 
-def _policy() -> None:
+def _policy() -> typer.Typer:
     """Show and check what this site lets in; the same as bundle policy."""
+    from bundler.cli.policy import app as group
+
+    return group
 
 
-def _audit() -> None:
+def _audit() -> typer.Typer:
     """Show and verify what was done here; the same as bundle audit."""
+    from bundler.cli.audit import app as group
+
+    return group
 
 
 app.command("serve")(system.serve)
@@ -96,9 +82,9 @@ app.command("fit")(fit.fit)
 app.add_typer(apikey.app, name="apikey")
 app.add_typer(deny.app, name="deny")
 app.add_typer(deny.quarantine, name="quarantine")
-app.command("bundle", add_help_option=False)(_bundle)
-app.command("policy", add_help_option=False)(_policy)
-app.command("audit", add_help_option=False)(_audit)
+app.command("bundle", cls=Deferred, add_help_option=False)(_bundle)
+app.command("policy", cls=Deferred, add_help_option=False)(_policy)
+app.command("audit", cls=Deferred, add_help_option=False)(_audit)
 app.command("doctor")(system.doctor)
 
 
