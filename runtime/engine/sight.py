@@ -18,6 +18,7 @@ from schemas.errors import UsageError
 
 _NAMED: Final = 24  # bits for what lies in one picture; the others tell pictures apart
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
+_HEADER: Final = 33  # bytes: signature and IHDR
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type (PNG, table 11.1)
 _PIECE: Final = 256 * 1024
 _PASSES: Final = 7  # of an interlaced picture, each with rows of its own
@@ -101,6 +102,8 @@ def check_png(data: bytes) -> None:
     """
     if not data.startswith(_PNG):
         return
+    if len(data) < _HEADER:
+        raise _damaged("it ends early")
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
     depth, colour, interlaced = data[24], data[25], data[28]
     row = 1 + (width * depth * _CHANNELS.get(colour, 4) + 7) // 8

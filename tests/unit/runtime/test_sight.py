@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import struct
 import zlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runtime.engine.guard import Guard
 from runtime.engine.prompt import PromptBuilder
@@ -158,6 +161,13 @@ def test_a_png_holds_what_its_header_says() -> None:
     check_png(jpeg())
     check_png(raw_png(3, 2, bytes(20)))
     check_png(raw_png(3, 2, bytes(25), interlaced=1))
+
+
+@given(st.binary(max_size=80), st.integers(0, 80), st.binary(max_size=80))
+def test_any_bytes(front: bytes, cut: int, behind: bytes) -> None:
+    for data in (front, b"\x89PNG\r\n\x1a\n" + front, png()[:cut] + behind):
+        with contextlib.suppress(UsageError):
+            check_png(data)
 
 
 @pytest.mark.parametrize(
