@@ -17,7 +17,7 @@ from registry.digest import Digest
 from registry.gguf import model_facts, read_header_file
 from registry.modelpack import config_bytes, file_descriptor
 from registry.oci import Descriptor, Manifest
-from registry.parts import Part, layers_of
+from registry.parts import weights_of
 from registry.records import ModelRecord
 from registry.reference import Reference
 from registry.staging import StagingArea
@@ -31,6 +31,7 @@ from schemas import limits
 from schemas.errors import InvalidName, NotFound, UnsupportedRequest, UsageError
 
 MODEL_FILE: Final = "model.gguf"  # what weights are called that came without a file's name
+_PROJECTOR_FILE: Final = "mmproj.gguf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,9 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Weights, and what is known of them."""
+    """Weights, a projector behind them if there is one, and what is known of them."""
 
-    weights: Descriptor
+    files: tuple[Descriptor, ...]
     facts: Mapping[str, Any]
     name: str
     parts: Parts = NO_PARTS
@@ -101,7 +102,7 @@ def make(store: Store, recipe: Recipe) -> list[str]:
     origin = _from_model(store, recipe.base) if recipe.base else _from_file(store, recipe)
     statuses = [] if recipe.base else ["parsing GGUF"]
     written = write_parts(recipe.over(origin.parts))
-    layers = (origin.weights, *(layer for layer, _ in written))
+    layers = (*origin.files, *(layer for layer, _ in written))
     config = config_bytes(origin.facts, GGUF, recipe.reference.tag, layers)
     manifest = Manifest(
         config=Descriptor.for_bytes(oci.MODEL_CONFIG, config),
@@ -120,8 +121,9 @@ def make(store: Store, recipe: Recipe) -> list[str]:
         _bases(store, origin),
     )
     with store.blobs.stage() as area:
-        if not area.claim(origin.weights.digest, origin.weights.size):
-            raise NotFound(f"blob {origin.weights.digest.short} is gone")
+        for file in origin.files:
+            if not area.claim(file.digest, file.size):
+                raise NotFound(f"blob {file.digest.short} is gone")
         for data in (config, *(data for _, data in written)):
             area.add_bytes(data)
         facts = {key: value for key, value in origin.facts.items() if key != KEY}
@@ -182,16 +184,25 @@ def _from_model(store: Store, reference: Reference) -> _Origin:
     withdrawal = store.withdrawal_of(record.descriptor.digest)
     if withdrawal is not None and withdrawal.stops:
         raise withdrawal.refusal(reference.shortest)
-    weights = layers_of(record.manifest.layers, Part.MODEL)
-    if len(weights) != 1 or format_of(record.facts) != GGUF:
+    found = weights_of(record.manifest.layers, record.facts)
+    if found is None or format_of(record.facts) != GGUF:
         raise UnsupportedRequest(
             f"nothing can be made from model '{reference.shortest}'",
             why="it is not a single GGUF file, which is all that the engine here runs",
         )
-    name = weights[0].annotations.get(oci.FILEPATH) or MODEL_FILE
-    layer = file_descriptor(oci.WEIGHT_RAW, weights[0].digest, weights[0].size, name)
+    files = [_file(found[0], MODEL_FILE)]
+    facts = dict(record.facts)
+    if found[1] is not None:
+        files.append(_file(found[1], _PROJECTOR_FILE))
+        facts["projector"] = {**facts["projector"], "file": 1}
     parts = replace(Models(store).parts(record), foreign=False)
-    return _Origin(layer, record.facts, record.reference.shortest, parts, record)
+    return _Origin(tuple(files), facts, record.reference.shortest, parts, record)
+
+
+def _file(layer: Descriptor, name: str) -> Descriptor:
+    """A weight file as ModelPack names it, whatever manifest it comes from."""
+    name = layer.annotations.get(oci.FILEPATH) or name
+    return file_descriptor(oci.WEIGHT_RAW, layer.digest, layer.size, name)
 
 
 def _from_file(store: Store, recipe: Recipe) -> _Origin:
@@ -202,7 +213,8 @@ def _from_file(store: Store, recipe: Recipe) -> _Origin:
         raise UsageError(f"blob not found for {recipe.file} (digest {digest})")
     facts = asdict(model_facts(read_header_file(store.blobs.path(digest))))
     size = store.blobs.size(digest)
-    return _Origin(file_descriptor(oci.WEIGHT_RAW, digest, size, recipe.file), facts, recipe.file)
+    file = file_descriptor(oci.WEIGHT_RAW, digest, size, recipe.file)
+    return _Origin((file,), facts, recipe.file)
 
 
 def _annotations(origin: _Origin) -> dict[str, str]:
@@ -213,7 +225,7 @@ def _annotations(origin: _Origin) -> dict[str, str]:
 
 def _bases(store: Store, origin: _Origin) -> tuple[Digest, ...]:
     """Whose withdrawal holds for what is made: the base, its own, and who signed these weights."""
-    found = set(signed_with(store, origin.weights.digest))
+    found = {digest for file in origin.files for digest in signed_with(store, file.digest)}
     if origin.base is not None:
         base = origin.base.descriptor.digest
         found |= {base, *store.catalogue.withdrawals.bases(base)}

@@ -217,6 +217,21 @@ def test_memory_of_the_projector_is_counted(site: Site, server: Server) -> None:
     assert eyes["total"] == blind["total"] + eyes["projector"]
 
 
+def test_what_is_made_of_it_sees_too(server: Server) -> None:
+    body = {"model": "sharp", "from": "eyes:1", "system": "Look.", "stream": False}
+    server.post("/api/create", body)
+    template = "{{ messages[0].content }}{{ messages[1].content }}:"
+    body |= {"model": "sharper", "from": "sharp", "template": template}
+    server.post("/api/create", body)
+    for name in ("sharp", "sharper"):
+        shown = server.post("/api/show", {"model": name})
+        assert "vision" in shown["capabilities"]
+        assert shown["projector_info"]["general.architecture"] == "clip"
+        red, blue = (chat(server, data, name) for data in (RED, BLUE))
+        assert red[0] == blue[0] > IMAGE_TOKENS
+        assert red[1] != blue[1]
+
+
 def projector_of(site: Site) -> Path:
     with Store.open(site.home) as store:
         record = store.catalogue.resolve(Reference.parse(EYES))
