@@ -20,7 +20,16 @@ from bundler.chunks.index import IndexBuilder
 from bundler.chunks.shelf import IndexShelf
 from bundler.connected import found_models, open_publisher, workspace
 from bundler.contents import DELTA, IDENTITY, Entry
-from bundler.costs import OVERHEAD_BYTES, Cost, Plan, at, by_encoding, slower, total
+from bundler.costs import (
+    OVERHEAD_BYTES,
+    STARTING_SECONDS,
+    Cost,
+    Plan,
+    at,
+    by_encoding,
+    slower,
+    total,
+)
 from bundler.estimating import Estimate, Way, held, ways_of, whole
 from bundler.files import free_space, open_regular
 from bundler.forms import Form
@@ -103,7 +112,7 @@ def _plan(
                 at(estimate.spooled, speed.write),
                 at(carry, slower(speed.read, speed.copy)),
                 at(over, slower(speed.read, speed.write)),
-                _SIGNING_SECONDS,
+                STARTING_SECONDS + _SIGNING_SECONDS,
             ),
             folder=folder,
         ),

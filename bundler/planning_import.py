@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Final
 
 from bundler.contents import DELTA, IDENTITY, Entry
-from bundler.costs import OVERHEAD_BYTES, Cost, Plan, at, by_encoding, slower, total
+from bundler.costs import (
+    BLOB_SECONDS,
+    OVERHEAD_BYTES,
+    STARTING_SECONDS,
+    Cost,
+    Plan,
+    at,
+    by_encoding,
+    slower,
+    total,
+)
 from bundler.files import free_space, open_regular
 from bundler.importer import Wishes
 from bundler.inspecting import Contents, look_into
@@ -83,7 +93,7 @@ def plan_import(
         held=(len(held), sum(held.values())),
         lacking=(len(lacking), sum(size for _, size in lacking)),
         connected=None,
-        isolated=_import_cost(todo, speed, folder),
+        isolated=_import_cost(todo, len(blobs), speed, folder),
         speed=speed,
         parity=_sizes(media.parity_of(contents.descriptor.id)),
         anchor=looked.anchor,
@@ -138,7 +148,7 @@ def _journal(store: Store | None, bundle: str) -> Journal:
     return Journal.looked_at(store.blobs.kept_area(bundle) / "journal")
 
 
-def _import_cost(todo: Sequence[_Rest], speed: Speed, folder: Path) -> Cost:
+def _import_cost(todo: Sequence[_Rest], blobs: int, speed: Speed, folder: Path) -> Cost:
     stored = sum(rest.stored for rest in todo)
     size = sum(rest.raw for rest in todo)
     entries = [rest.entry for rest in todo]
@@ -155,6 +165,7 @@ def _import_cost(todo: Sequence[_Rest], speed: Speed, folder: Path) -> Cost:
             at(stored, speed.read) if stored > size else 0.0,
             at(size, slower(speed.read, speed.write)),
             at(again, speed.read),
+            STARTING_SECONDS + blobs * BLOB_SECONDS,
         ),
         folder=folder,
     )
