@@ -47,6 +47,8 @@ def _licences(policy: Policy) -> list[str]:
         ids = [name for name, listed in rules.listed.items() if listed is verdict]
         if ids:
             lines.append(f"Models under {', '.join(ids)} {_DONE[verdict]}.")
+    if own := [name for name in rules.listed if name.startswith("LicenseRef-")]:
+        lines.append(f"SPDX does not know {', '.join(own)}: only these very names are meant.")
     other = "other licences" if lines else "any licence"
     return [
         *lines,

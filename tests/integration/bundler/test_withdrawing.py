@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 import shutil
@@ -84,6 +85,7 @@ def test_a_model_is_taken_back_by_a_bundle_without_models(maker: Site, tmp_path:
     assert made.code == 0, made
     assert made.document["models"] == []
     assert advisory.stat().st_size <= 32 * 1024
+    assert len(gzip.compress(advisory.read_bytes())) <= 8 * 1024
     inspected = site.bundle("inspect", advisory, "--json").document
     assert [entry["reason"] for entry in inspected["withdrawals"]] == ["it lies"]
     imported = site.bundle("import", advisory, "--json")

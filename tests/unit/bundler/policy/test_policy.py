@@ -126,6 +126,17 @@ def test_example_is_what_the_documents_say(repository: Path) -> None:
         assert part in said
 
 
+def test_a_slip_in_a_licence_is_seen() -> None:
+    """It would refuse nothing; makers do name licences that SPDX does not have, so it is no error."""
+    policy = parse(
+        b'schema_version = 1\n[licences]\nrefuse = ["CC-BY-NC4.0", "mit"]\nothers = "allow"\n',
+        "test",
+    )
+    (said,) = [line for line in words(policy) if "SPDX does not know" in line]
+    assert "LicenseRef-CC-BY-NC4.0" in said
+    assert "MIT" not in said
+
+
 def test_an_empty_policy_is_the_defaults() -> None:
     policy = parse(b"schema_version = 1\n", "test")
     assert words(policy) == words(Policy())
