@@ -219,11 +219,22 @@ def test_errors(client: ollama.Client) -> None:
         client.chat(NAME, ASK, options={"top_k": "many"})
 
 
-def test_a_prompt_too_long(client: ollama.Client) -> None:
-    long = [{"role": "user", "content": "word " * 2000}]
-    with pytest.raises(ollama.ResponseError, match="longer than the context length") as caught:
-        client.chat(NAME, long, options={"num_ctx": 128})
-    assert caught.value.status_code == 400
+def test_of_a_prompt_too_long_the_end_is_answered(client: ollama.Client) -> None:
+    question = "word " * 2000 + ASK[0]["content"]
+    long = [{"role": "user", "content": question}]
+    answer = client.chat(NAME, long, options={**GREEDY, "num_ctx": 128})
+    assert 90 < (answer.prompt_eval_count or 0) < 128
+    assert "Paris" in (answer.message.content or "")
+
+
+def test_a_prompt_too_long_may_not_be_cut(server: Server) -> None:
+    long = {"model": NAME, "prompt": "word " * 2000, "options": {"num_ctx": 128}}
+    for kept in ("truncate", "shift"):
+        answer = httpx.post(f"{server.url}/api/generate", json={**long, kept: False})
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith(
+            "the prompt is longer than the context length currently available to the model"
+        )
 
 
 async def test_the_asynchronous_client(server: Server) -> None:
