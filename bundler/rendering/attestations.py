@@ -24,7 +24,8 @@ def billed(data: bytes, output: Path | None, *, overwrite: bool) -> None:
 def extracted(out: Output, found: Sequence[Extracted]) -> None:
     """``bundle extract``."""
     for each in found:
-        out.line(f"wrote  {each.folder} ({len(each.files)} files)")
+        files = "1 file" if len(each.files) == 1 else f"{len(each.files)} files"
+        out.line(f"wrote  {each.folder} ({files})")
         if each.signature is None:
             out.note(f"{each.reference} came without a signature for other tools")
         elif each.key is None:

@@ -14,7 +14,6 @@ from bundler.media import MediaCheck, Verdict
 from bundler.rendering import advisories, scanning
 from bundler.scanning import Finding
 from bundler.trust.clock import CLOCK
-from bundler.trust.staleness import ACCEPTED
 from bundler.trust.verifier import VerifiedTrust
 from bundler.upkeep import Repaired
 from registry.reference import Reference
@@ -176,8 +175,9 @@ def _show(out: Output, result: Verified) -> None:
         ]
     )
     for late in result.overrides.stale:
-        why = result.overrides.reason if late.how == ACCEPTED else "the policy's grace"
-        out.line(f"late        {late.role} v{late.version}, {late.days} days: {why}")
+        out.line(f"late        {late.role} v{late.version}, {late.days} days ({late.how})")
+    if result.overrides.reason:
+        out.line(f"because     {result.overrides.reason}")
     for model in result.models:
         reference, digest = model.bundled.reference, model.bundled.manifest.digest
         out.line(f"model       {reference}  {digest.short}  signed by {model.signer}")

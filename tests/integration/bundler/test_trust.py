@@ -269,9 +269,12 @@ def test_what_is_taken_late_is_said(stick: Stick, tmp_path: Path) -> None:
     assert target.bundle("import", path).code == ExpiredMetadata.exit_code
     done = target.bundle("import", path, "--accept-stale", "--reason", "the courier was ill")
     assert done.code == 0, done.err
-    lines = [line for line in done.out.splitlines() if line.startswith("late")]
-    assert [line.split()[1] for line in lines] == ["timestamp", "snapshot"]
-    assert all(line.endswith("days: the courier was ill") for line in lines)
+    late = [line.split() for line in done.out.splitlines() if line.startswith("late")]
+    assert [(role, how) for _, role, *_, how in late] == [
+        ("timestamp", "(accepted)"),
+        ("snapshot", "(accepted)"),
+    ]
+    assert "because     the courier was ill\n" in done.out
 
 
 def test_the_paper_is_asked_for_on_a_terminal(publisher: Simulator, tmp_path: Path) -> None:
