@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO, Final
 
 from registry import gguf, safetensors
-from registry.gguf import ModelFacts, ProjectorFacts
+from registry.gguf import GGUFHeader, ModelFacts, ProjectorFacts
 from registry.gguf.facts import parameter_size, rounded_size
 from registry.safetensors import SafetensorsHeader
 from schemas.errors import MalformedModel
@@ -59,10 +59,14 @@ def weight_facts(source: BinaryIO, size: int) -> WeightFacts:
     magic = source.read(len(_MAGIC))
     source.seek(start)
     if magic == _MAGIC:
-        header = gguf.read_header(source, size, projectors=True)
-        sees = gguf.projector_facts(header) if gguf.is_projector(header) else None
-        return WeightFacts(GGUF, gguf.model_facts(header), sees)
+        return gguf_facts(gguf.read_header(source, size, projectors=True))
     return WeightFacts(SAFETENSORS, _of_safetensors(safetensors.read_header(source, size)))
+
+
+def gguf_facts(header: GGUFHeader) -> WeightFacts:
+    """What the header of a GGUF file tells, a projector's too."""
+    sees = gguf.projector_facts(header) if gguf.is_projector(header) else None
+    return WeightFacts(GGUF, gguf.model_facts(header), sees)
 
 
 def together(found: Sequence[WeightFacts]) -> WeightFacts:

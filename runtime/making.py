@@ -7,14 +7,14 @@ copied; a new model is a manifest and a few small layers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from registry import oci
 from registry.database import rfc3339
 from registry.digest import Digest
-from registry.gguf import model_facts, read_header_file
+from registry.gguf import read_header_file
 from registry.modelpack import config_bytes, file_descriptor
 from registry.oci import Descriptor, Manifest
 from registry.parts import weights_of
@@ -22,7 +22,7 @@ from registry.records import ModelRecord
 from registry.reference import Reference
 from registry.staging import StagingArea
 from registry.store import Store, actor
-from registry.weights import GGUF, format_of
+from registry.weights import GGUF, WeightFacts, format_of, gguf_facts, together
 from runtime.messages import Message
 from runtime.models import Models
 from runtime.parts import NO_PARTS, Parts, write_parts
@@ -32,6 +32,7 @@ from schemas.errors import InvalidName, NotFound, UnsupportedRequest, UsageError
 
 MODEL_FILE: Final = "model.gguf"  # what weights are called that came without a file's name
 _PROJECTOR_FILE: Final = "mmproj.gguf"
+ONE_FILE: Final = "only a model in one GGUF file, and a projector with it, can be served"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class Recipe:
         reference: Its name.
         base: The model that it is made from, if it is.
         weights: Else the blob with its weights,
-        file: and how the file was called.
+        file: and how the file was called,
+        more: and the same of a projector's, or of the model's if the first was the projector.
         template: Jinja, replaces; None keeps the base's. So do the next.
         system: Replaces.
         parameters: Added to the base's; the same name replaces.
@@ -54,6 +56,7 @@ class Recipe:
     base: Reference | None = None
     weights: Digest | None = None
     file: str = MODEL_FILE
+    more: tuple[tuple[str, Digest], ...] = ()
     template: str | None = None
     system: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -206,15 +209,19 @@ def _file(layer: Descriptor, name: str) -> Descriptor:
 
 
 def _from_file(store: Store, recipe: Recipe) -> _Origin:
-    digest = recipe.weights
-    if digest is None:
+    if recipe.weights is None:
         raise UsageError("neither 'from' or 'files' was specified")
-    if not store.blobs.has(digest):
-        raise UsageError(f"blob not found for {recipe.file} (digest {digest})")
-    facts = asdict(model_facts(read_header_file(store.blobs.path(digest))))
-    size = store.blobs.size(digest)
-    file = file_descriptor(oci.WEIGHT_RAW, digest, size, recipe.file)
-    return _Origin((file,), facts, recipe.file)
+    files: list[Descriptor] = []
+    known: list[WeightFacts] = []
+    for name, digest in ((recipe.file, recipe.weights), *recipe.more):
+        if not store.blobs.has(digest):
+            raise UsageError(f"blob not found for {name} (digest {digest})")
+        known.append(gguf_facts(read_header_file(store.blobs.path(digest), projectors=True)))
+        files.append(file_descriptor(oci.WEIGHT_RAW, digest, store.blobs.size(digest), name))
+    facts = together(known)
+    if recipe.more and facts.projector is None:
+        raise UnsupportedRequest(ONE_FILE)
+    return _Origin(tuple(files), facts.document(), recipe.file)
 
 
 def _annotations(origin: _Origin) -> dict[str, str]:

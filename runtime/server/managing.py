@@ -20,7 +20,7 @@ from registry.staging import StagingArea
 from registry.store import Store
 from registry.verify import DigestWriter, storage_errors
 from runtime.engine.template import check_syntax
-from runtime.making import MODEL_FILE, Recipe, make
+from runtime.making import MODEL_FILE, ONE_FILE, Recipe, make
 from runtime.messages import Message
 from runtime.mirror.remote import Remote
 from runtime.mirror.transfers import Tell
@@ -42,6 +42,7 @@ from schemas.errors import (
 
 Line = dict[str, Any]
 SUCCESS: Final[Line] = {"status": "success"}
+_MOST_FILES: Final = 2  # a model and a projector
 _NO_MIRROR: Final = "this server reaches no other machine: no mirror is configured"
 _HINT: Final = (
     "Models enter by `sealift bundle import`; see the setting mirror in docs/modelfile.md"
@@ -61,7 +62,8 @@ def parse_create(body: dict[str, Any]) -> tuple[Recipe, bool]:
     fields = Fields(body)
     _, reference = parse_model(fields.text("model") or fields.text("name"))
     _refuse(fields)
-    base, weights, file = _source(fields)
+    base, files = _source(fields)
+    (file, weights), *more = files or [(MODEL_FILE, None)]
     template = check_template(fields.text("template"))
     if template is not None:
         _check_size("template", template)
@@ -75,6 +77,7 @@ def parse_create(body: dict[str, Any]) -> tuple[Recipe, bool]:
         base=base,
         weights=weights,
         file=file,
+        more=tuple((name, digest) for name, digest in more if digest is not None),
         template=template,
         system=system,
         parameters=parse_parameters(parameters.value) if parameters else {},
@@ -101,23 +104,29 @@ def _refuse(fields: Fields) -> None:
             raise UnsupportedRequest(f'"{name}" is not supported')
 
 
-def _source(fields: Fields) -> tuple[Reference | None, Digest | None, str]:
-    """The base model, or the blob with the weights and their file's name."""
+def _source(fields: Fields) -> tuple[Reference | None, list[tuple[str, Digest | None]]]:
+    """The base model, or the files with the weights and the blobs that hold them."""
     name = fields.text("from")
     files = fields.table("files")
     if name:
-        return parse_model(name)[1], None, MODEL_FILE
+        return parse_model(name)[1], []
     if files is None:
         raise UsageError("neither 'from' or 'files' was specified")
     if not files.value:
         raise UsageError("no files provided to convert")
-    if len(files.value) > 1 or any(f.endswith(".safetensors") for f in files.value):
-        raise UnsupportedRequest("only a model in one GGUF file can be served")
-    ((path, text),) = files.value.items()
+    if len(files.value) > _MOST_FILES or any(f.endswith(".safetensors") for f in files.value):
+        raise UnsupportedRequest(ONE_FILE)
+    found = [_file(path, text) for path, text in files.value.items()]
+    if len({name.casefold() for name, _ in found}) < len(found):
+        raise UsageError("two files have one name")
+    return None, list(found)
+
+
+def _file(path: str, text: object) -> tuple[str, Digest]:
     base = path.rpartition("/")[2]
     if not base or base in (".", "..") or "\\" in path or not base.isprintable() or len(base) > 200:
         raise UsageError(f"file path must be relative: {path[:200]}")
-    return None, parse_digest(text if isinstance(text, str) else ""), base
+    return base, parse_digest(text if isinstance(text, str) else "")
 
 
 def _messages(fields: Fields) -> tuple[Message, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import subprocess
@@ -230,6 +231,44 @@ def test_what_is_made_of_it_sees_too(server: Server) -> None:
         red, blue = (chat(server, data, name) for data in (RED, BLUE))
         assert red[0] == blue[0] > IMAGE_TOKENS
         assert red[1] != blue[1]
+
+
+def test_it_is_made_of_two_files(site: Site, server: Server, tmp_path: Path, trip: Trip) -> None:
+    folder = trip.folder / "eyes"
+    modelfile = tmp_path / "Modelfile"
+    modelfile.write_text(f"FROM {folder / 'model.gguf'}\nFROM {folder / 'a-mmproj.gguf'}\n")
+    sealift(site, server, "create", "two", "-f", str(modelfile))
+    assert chat(server, RED, "two") == chat(server, RED, "eyes:1")
+    modelfile.write_text(f"FROM {folder}\n")
+    sealift(site, server, "create", "folder", "-f", str(modelfile))
+    shown = server.post("/api/show", {"model": "folder"})
+    assert "vision" in shown["capabilities"]
+    again = tmp_path / "again"
+    again.write_text(shown["modelfile"])
+    sealift(site, server, "create", "again", "-f", str(again))
+    assert chat(server, RED, "again") == chat(server, RED, "eyes:1")
+
+
+def test_two_files_that_are_no_model_and_projector(site: Site, server: Server, trip: Trip) -> None:
+    digests = {}
+    for path in (trip.folder / "eyes/model.gguf", trip.folder / "blind.gguf", *(trip.folder / "eyes").glob("a-*")):  # fmt: skip
+        name = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        status, _, _ = server.request("POST", f"/api/blobs/{name}", path.read_bytes())
+        assert status in (200, 201)
+        digests[path.name] = name
+
+    def error(**files: str) -> str:
+        status, _, content = server.request(
+            "POST", "/api/create", {"model": "no", "files": files, "stream": False}
+        )
+        assert status == 400
+        return str(json.loads(content)["error"])
+
+    model, blind, eyes = digests.values()
+    assert "can be served" in error(**{"a.gguf": model, "b.gguf": blind})
+    assert "can be served" in error(**{"a.gguf": model, "b.gguf": blind, "c.gguf": eyes})
+    assert "no model" in error(**{"a.gguf": eyes})
+    assert "one name" in error(**{"a/x.gguf": model, "b/x.gguf": eyes})
 
 
 def projector_of(site: Site) -> Path:
