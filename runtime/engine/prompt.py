@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from typing import Final, Protocol
 
@@ -13,7 +13,7 @@ from runtime.engine.dialect import Dialect, call_grammar, dialect_of, tool_name
 from runtime.engine.form import Form
 from runtime.engine.guard import Guard
 from runtime.engine.reading import Reader
-from runtime.engine.shortening import shortenings
+from runtime.engine.shortening import without_beginning, without_turns
 from runtime.engine.sight import Eyes, Picture, Seen, extra_cells
 from runtime.engine.template import CHATML, ChatTemplate, Span, at_pictures
 from runtime.messages import Chat, Image, Job, Message, Text
@@ -26,6 +26,7 @@ from schemas.errors import (
 )
 
 _TAIL_TOKENS: Final = 12
+_ANSWERS: Final = 4  # a shortened conversation leaves one part in so many to its answer
 _NO_TEXTS: Final[re.Pattern[str]] = re.compile(r"(?!)")
 
 
@@ -185,6 +186,22 @@ class _TooLong(Exception):
         self.tokens = tokens
 
 
+def _first_fitting(
+    attempt: Callable[[Sequence[Message]], _Built], forms: list[list[Message]]
+) -> _Built | None:
+    """Bisect for the longest form that fits: a template may be slow."""
+    best: _Built | None = None
+    low, high = 0, len(forms)
+    while low < high:
+        middle = (low + high) // 2
+        try:
+            best = attempt(forms[middle])
+            high = middle
+        except _TooLong:
+            low = middle + 1
+    return best
+
+
 class PromptBuilder:
     """Makes prompts for one model.
 
@@ -296,7 +313,7 @@ class PromptBuilder:
         template = self._compile(chat.template) if chat.template else self._template
         looked: _Looked = {}
 
-        def attempt(messages: Sequence[Message]) -> _Built:
+        def attempt(messages: Sequence[Message], room: int = 0) -> _Built:
             spans = self._guard.run(
                 lambda: template.render(messages, chat.tools, self._spellings, think=chat.think)
             )
@@ -305,15 +322,22 @@ class PromptBuilder:
             images = [image for message in messages for image in message.images]
             tokens, pictures = self._assemble(context, spans, images, looked)
             cells = len(tokens) + extra_cells(pictures)
-            if cells >= self._n_context:
+            if cells + room >= self._n_context:
                 raise _TooLong(cells)
             return self._not_empty(tokens), pictures
 
         try:
             return attempt(chat.messages)
         except _TooLong as error:
-            shorter = shortenings(chat.messages, self._n_context) if truncate else []
-            return self._first_fitting(attempt, shorter, error.tokens)
+            if truncate:
+                # What is shortened shall leave room for an answer too.
+                room = self._n_context // _ANSWERS
+                turns = without_turns(chat.messages)
+                cut = without_beginning(chat.messages, self._n_context)
+                for forms, left in ((turns, room), (turns, 0), (cut, room)):
+                    if (found := _first_fitting(partial(attempt, room=left), forms)) is not None:
+                        return found
+            raise self._too_long(error.tokens) from None
 
     def _assemble(
         self,
@@ -352,27 +376,6 @@ class PromptBuilder:
                 raise UnsupportedRequest("this model is missing data required for image input")
             found = looked[image.data] = self._eyes.look(image)
         return found
-
-    def _first_fitting(
-        self,
-        attempt: Callable[[Sequence[Message]], _Built],
-        shorter: list[list[Message]],
-        tokens: int,
-    ) -> _Built:
-        """Bisect for the longest conversation that fits: a template may be slow."""
-        best: _Built | None = None
-        low, high = 0, len(shorter)
-        while low < high:
-            middle = (low + high) // 2
-            try:
-                best = attempt(shorter[middle])
-                high = middle
-            except _TooLong as error:
-                tokens = error.tokens
-                low = middle + 1
-        if best is None:
-            raise self._too_long(tokens)
-        return best
 
     # -- bare text ------------------------------------------------------------------------------
 

@@ -1,4 +1,7 @@
-"""What is left of a conversation that does not fit."""
+"""What is left of a conversation that does not fit.
+
+Ever shorter forms, the longest first.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,12 @@ _STEP: Final = 0.9
 _LEAST: Final = 32  # characters; of less nobody makes sense
 
 
-def shortenings(messages: Sequence[Message], n_context: int) -> list[list[Message]]:
-    """Ever shorter forms of a conversation, the longest first.
+def without_turns(messages: Sequence[Message]) -> list[list[Message]]:
+    """Without its oldest turns.
 
-    First its oldest turns go: system messages and the last message stay (Ollama's rule), and what
-    is left begins with a user's message where it can, as many templates refuse anything else. Then
-    the last message loses its beginning: a question tends to stand at the end of a long text.
-
-    Args:
-        messages: The whole.
-        n_context: Tokens that the model has room for.
+    System messages and the last message stay (Ollama's rule). What is left begins with a user's
+    message where it can: many templates refuse anything else.
     """
-    shorter = _without_turns(messages)
-    alone = shorter[-1] if shorter else list(messages)
-    return shorter + _without_beginning(alone, n_context)
-
-
-def _without_turns(messages: Sequence[Message]) -> list[list[Message]]:
     droppable = [i for i, m in enumerate(messages[:-1]) if m.role != "system"]
     results = []
     for count in range(1, len(droppable) + 1):
@@ -41,8 +33,14 @@ def _without_turns(messages: Sequence[Message]) -> list[list[Message]]:
     return results
 
 
-def _without_beginning(messages: list[Message], n_context: int) -> list[list[Message]]:
-    *before, last = messages
+def without_beginning(messages: Sequence[Message], n_context: int) -> list[list[Message]]:
+    """Without turns, and without the last message's beginning: the question tends to stand behind.
+
+    Args:
+        messages: The whole.
+        n_context: Tokens that the model has room for.
+    """
+    *before, last = (without_turns(messages) or [list(messages)])[-1]
     left = min(len(last.content) - 1, n_context * _CHARACTERS)
     results = []
     while left >= _LEAST:
