@@ -223,7 +223,7 @@ def test_of_a_prompt_too_long_the_end_is_answered(client: ollama.Client) -> None
     question = "word " * 2000 + ASK[0]["content"]
     long = [{"role": "user", "content": question}]
     answer = client.chat(NAME, long, options={**GREEDY, "num_ctx": 128})
-    assert 90 < (answer.prompt_eval_count or 0) < 128
+    assert 76 < (answer.prompt_eval_count or 0) <= 96  # a quarter is for the answer
     assert "Paris" in (answer.message.content or "")
 
 
