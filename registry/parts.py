@@ -36,6 +36,7 @@ _FILES: Final = {
     Part.PARAMETERS: f"{FOLDER}params.json",
     Part.MESSAGES: f"{FOLDER}messages.json",
 }
+ADAPTER_FILE: Final = f"{FOLDER}adapter.gguf"
 _GO_TEMPLATE: Final = f"{FOLDER}template.gotmpl"
 _PARTS: Final = {path: part for part, path in _FILES.items()} | {_GO_TEMPLATE: Part.TEMPLATE}
 _LICENSE: Final = f"{FOLDER}license"
@@ -47,7 +48,8 @@ def part_of(layer: Descriptor) -> Part | None:
     if layer.media_type.startswith(oci.OLLAMA_LAYER):
         return _SUFFIXES.get(layer.media_type.removeprefix(oci.OLLAMA_LAYER))
     if layer.media_type == oci.WEIGHT_RAW:
-        return Part.MODEL
+        own = layer.annotations.get(oci.FILEPATH) == ADAPTER_FILE
+        return Part.ADAPTER if own else Part.MODEL
     if layer.media_type not in (oci.WEIGHT_CONFIG_RAW, oci.DOC_RAW):
         return None
     path = layer.annotations.get(oci.FILEPATH, "")

@@ -58,7 +58,7 @@ class VerifiedStart:
         loading = asyncio.ensure_future(self._start(spec))
         try:
             loop = asyncio.get_running_loop()
-            for path in filter(None, (spec.model_path, spec.projector_path)):
+            for path in filter(None, (spec.model_path, spec.projector_path, spec.adapter_path)):
                 await loop.run_in_executor(self._pool, self._check, Path(path))
             worker = await loading
         except BaseException:

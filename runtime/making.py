@@ -17,7 +17,7 @@ from registry.digest import Digest
 from registry.gguf import read_header_file
 from registry.modelpack import config_bytes, file_descriptor
 from registry.oci import Descriptor, Manifest
-from registry.parts import weights_of
+from registry.parts import ADAPTER_FILE, Part, layers_of, weights_of
 from registry.records import ModelRecord
 from registry.reference import Reference
 from registry.staging import StagingArea
@@ -45,7 +45,8 @@ class Recipe:
         weights: Else the blob with its weights,
         file: and how the file was called,
         more: and the same of a projector's, or of the model's if the first was the projector.
-        template: Jinja, replaces; None keeps the base's. So do the next.
+        adapter: A blob with a LoRA adapter; None keeps the base's.
+        template: Replaces; None keeps the base's. So do the next.
         system: Replaces.
         parameters: Added to the base's; the same name replaces.
         messages: Replace.
@@ -57,6 +58,7 @@ class Recipe:
     weights: Digest | None = None
     file: str = MODEL_FILE
     more: tuple[tuple[str, Digest], ...] = ()
+    adapter: Digest | None = None
     template: str | None = None
     system: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -80,13 +82,19 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Weights, a projector behind them if there is one, and what is known of them."""
+    """Weights, a projector behind them if there is one, an adapter, and what is known of them."""
 
     files: tuple[Descriptor, ...]
     facts: Mapping[str, Any]
     name: str
     parts: Parts = NO_PARTS
     base: ModelRecord | None = None
+    adapter: Descriptor | None = None
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """All layers that are there already."""
+        return self.files if self.adapter is None else (*self.files, self.adapter)
 
 
 def make(store: Store, recipe: Recipe) -> list[str]:
@@ -104,8 +112,11 @@ def make(store: Store, recipe: Recipe) -> list[str]:
     """
     origin = _from_model(store, recipe.base) if recipe.base else _from_file(store, recipe)
     statuses = [] if recipe.base else ["parsing GGUF"]
+    if recipe.adapter is not None:
+        origin = replace(origin, adapter=_adapter(store, recipe.adapter, origin))
+        statuses.append("creating adapter layer")
     written = write_parts(recipe.over(origin.parts))
-    layers = (*origin.files, *(layer for layer, _ in written))
+    layers = (*origin.blobs, *(layer for layer, _ in written))
     config = config_bytes(origin.facts, GGUF, recipe.reference.tag, layers)
     manifest = Manifest(
         config=Descriptor.for_bytes(oci.MODEL_CONFIG, config),
@@ -124,7 +135,7 @@ def make(store: Store, recipe: Recipe) -> list[str]:
         _bases(store, origin),
     )
     with store.blobs.stage() as area:
-        for file in origin.files:
+        for file in origin.blobs:
             if not area.claim(file.digest, file.size):
                 raise NotFound(f"blob {file.digest.short} is gone")
         for data in (config, *(data for _, data in written)):
@@ -199,7 +210,27 @@ def _from_model(store: Store, reference: Reference) -> _Origin:
         files.append(_file(found[1], _PROJECTOR_FILE))
         facts["projector"] = {**facts["projector"], "file": 1}
     parts = replace(Models(store).parts(record), foreign=False)
-    return _Origin(tuple(files), facts, record.reference.shortest, parts, record)
+    adapters = layers_of(record.manifest.layers, Part.ADAPTER)
+    adapter = _adapter_layer(adapters[-1].digest, adapters[-1].size) if adapters else None
+    return _Origin(tuple(files), facts, record.reference.shortest, parts, record, adapter)
+
+
+def _adapter(store: Store, digest: Digest, origin: _Origin) -> Descriptor:
+    """The layer of an adapter that was uploaded."""
+    if not store.blobs.has(digest):
+        raise UsageError(f"blob not found for the adapter (digest {digest})")
+    header = read_header_file(store.blobs.path(digest), adapter=True)
+    if header.text("general.architecture") != origin.facts.get("architecture"):
+        raise UnsupportedRequest(
+            "the adapter does not fit the model",
+            why=f"it is for {header.text('general.architecture')}, "
+            f"the model is {origin.facts.get('architecture')}",
+        )
+    return _adapter_layer(digest, store.blobs.size(digest))
+
+
+def _adapter_layer(digest: Digest, size: int) -> Descriptor:
+    return file_descriptor(oci.WEIGHT_RAW, digest, size, ADAPTER_FILE)
 
 
 def _file(layer: Descriptor, name: str) -> Descriptor:
@@ -232,7 +263,7 @@ def _annotations(origin: _Origin) -> dict[str, str]:
 
 def _bases(store: Store, origin: _Origin) -> tuple[Digest, ...]:
     """Whose withdrawal holds for what is made: the base, its own, and who signed these weights."""
-    found = {digest for file in origin.files for digest in signed_with(store, file.digest)}
+    found = {digest for file in origin.blobs for digest in signed_with(store, file.digest)}
     if origin.base is not None:
         base = origin.base.descriptor.digest
         found |= {base, *store.catalogue.withdrawals.bases(base)}

@@ -436,6 +436,7 @@ class WorkerSpec:
     Attributes:
         model_path: The GGUF blob, absolute.
         projector_path: The same of what makes embeddings of pictures for it; empty if nothing does.
+        adapter_path: The same of a LoRA adapter; empty if there is none.
         context_length: Tokens of context per sequence; already capped to the trained length.
         num_parallel: Sequences decoded together.
         num_threads: For decoding; 0 lets the engine choose.
@@ -465,6 +466,7 @@ class WorkerSpec:
     tensor_split: str = ""
     prompt_cache: int = 0
     projector_path: str = ""
+    adapter_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)

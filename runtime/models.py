@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from registry.digest import Digest
-from registry.parts import weights_of
+from registry.parts import Part, layers_of, weights_of
 from registry.records import ModelRecord
 from registry.reference import Reference
 from registry.store import Store
@@ -61,6 +61,7 @@ class Model:
         withdrawal: Why it is not served, or served with a warning; None for nearly all.
         made: How it came here without a bundle; None for what a bundle brought.
         projector: What makes embeddings of pictures for it, in the blob store; None if it is blind.
+        adapter: What changes its weights (LoRA), in the blob store; None for nearly all.
         foreign_template: Whether it came with a Go template that is not in force.
     """
 
@@ -79,6 +80,7 @@ class Model:
     made: Made | None = None
     foreign_template: bool = False
     projector: Path | None = None
+    adapter: Path | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
@@ -91,7 +93,8 @@ class Model:
     @property
     def files(self) -> tuple[Path, ...]:
         """All that a worker loads."""
-        return (self.weights,) if self.projector is None else (self.weights, self.projector)
+        found = (self.weights, self.projector, self.adapter)
+        return tuple(path for path in found if path is not None)
 
     @property
     def capabilities(self) -> tuple[str, ...]:
@@ -136,6 +139,7 @@ class Model:
             main_gpu=max(wanted.get("main_gpu", plain.main_gpu), 0),
             template=self.template,
             projector_path=str(self.projector or ""),
+            adapter_path=str(self.adapter or ""),
         )
 
 
@@ -174,8 +178,8 @@ class Models:
         if model is None:
             raise UnsupportedRequest(
                 f"model '{reference.shortest}' cannot be served",
-                why="it is not a single GGUF file, with a projector or without, which is all that "
-                "the engine here runs",
+                why="it is not a single GGUF file, with a projector and an adapter at most, which "
+                "is all that the engine here runs",
             )
         return replace(model, withdrawal=self._store.withdrawal_of(model.digest))
 
@@ -200,6 +204,9 @@ class Models:
         if found is None or format_of(facts) != GGUF:
             return None
         weights, projector = found
+        adapters = layers_of(record.manifest.layers, Part.ADAPTER)
+        if len(adapters) > 1:
+            return None
         own = tuple(facts.get("capabilities") or ("completion",))
         facts["capabilities"] = parts.capabilities(own)
         return Model(
@@ -207,6 +214,7 @@ class Models:
             digest=record.descriptor.digest,
             weights=self._store.blobs.path(weights.digest),
             projector=self._store.blobs.path(projector.digest) if projector else None,
+            adapter=self._store.blobs.path(adapters[0].digest) if adapters else None,
             size=record.size,
             modified=record.modified,
             facts=facts,

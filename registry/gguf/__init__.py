@@ -80,12 +80,15 @@ def read_header(
     return header
 
 
-def read_header_file(path: str | os.PathLike[str] | int, *, projectors: bool = False) -> GGUFHeader:
+def read_header_file(
+    path: str | os.PathLike[str] | int, *, projectors: bool = False, adapter: bool = False
+) -> GGUFHeader:
     """Read and check the header of a GGUF file on disk.
 
     Args:
         path: The file, or a descriptor of it (which stays open, and where it stood).
         projectors: As of :func:`read_header`.
+        adapter: Whether it must be an adapter.
 
     Raises:
         MalformedModel: No regular file, or any check failed.
@@ -94,11 +97,11 @@ def read_header_file(path: str | os.PathLike[str] | int, *, projectors: bool = F
     """
     try:
         if isinstance(path, int):
-            return _read_descriptor(path, projectors=projectors)
+            return _read_descriptor(path, projectors=projectors, adapter=adapter)
         # Without O_NONBLOCK a named pipe would block for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            return _read_descriptor(descriptor, projectors=projectors)
+            return _read_descriptor(descriptor, projectors=projectors, adapter=adapter)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -109,7 +112,7 @@ def read_header_file(path: str | os.PathLike[str] | int, *, projectors: bool = F
         raise StorageFailure(what, why=why, hint="Check the file's permissions") from error
 
 
-def _read_descriptor(descriptor: int, *, projectors: bool) -> GGUFHeader:
+def _read_descriptor(descriptor: int, *, projectors: bool, adapter: bool) -> GGUFHeader:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         raise refuse("it is no regular file", "Name a .gguf file")
@@ -126,7 +129,7 @@ def _read_descriptor(descriptor: int, *, projectors: bool) -> GGUFHeader:
         return _read_full(read, length)
 
     header = _read(fetch, found.st_size)
-    check_meaning(header, projectors=projectors)
+    check_meaning(header, projectors=projectors, adapter=adapter)
     return header
 
 

@@ -4,7 +4,8 @@ The list goes on from `registry.gguf.parse`:
 
 13. ``general.architecture`` is one that the engine knows.
 14. The file is a model: no adapter or importance matrix, and no projector (mmproj) unless one is
-    asked for; then `registry.gguf.projector` says what must hold, and nothing of this list.
+    asked for; then `registry.gguf.projector` says what must hold, and nothing of this list. So does
+    `registry.gguf.adapter` where an adapter is.
 15. The file is the whole model, no part of a split one.
 16. Token scores (FLOAT32 or INT32), token types (INT32) and merges (strings) are arrays of the
     right type, the first two as long as the vocabulary.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from registry.gguf.adapter import check_adapter
 from registry.gguf.projector import check_projector, is_projector
 from registry.gguf.strings import TOKENS
 from registry.gguf.tables import ARCHITECTURES, ValueType
@@ -46,16 +48,20 @@ _TOKEN_ARRAYS: Final = {
 }
 
 
-def check_meaning(header: GGUFHeader, *, projectors: bool = False) -> None:
+def check_meaning(header: GGUFHeader, *, projectors: bool = False, adapter: bool = False) -> None:
     """Run checks 13 to 18.
 
     Args:
         header: To be checked.
         projectors: Whether it may be that of a projector.
+        adapter: Whether it must be that of an adapter.
 
     Raises:
         MalformedModel: One of them failed.
     """
+    if adapter:
+        check_adapter(header)
+        return
     if projectors and is_projector(header):
         check_projector(header)
         return

@@ -120,7 +120,7 @@ def _request(
     from runtime.modelfile import last, parameters
 
     named = {each.name for each in instructions}
-    for name in ("adapter", "draft", "renderer", "parser"):
+    for name in ("draft", "renderer", "parser"):
         if name in named:
             raise UnsupportedRequest(f"{name.upper()} is not supported")
     values, dropped = parameters(instructions)
@@ -139,7 +139,9 @@ def _request(
         or None,
     }
     sources = [each.value for each in instructions if each.name == "from"]
-    return {**body, **_sources(sources, folder, client, output)}
+    adapters = [each.value for each in instructions if each.name == "adapter"]
+    found = _adapters(adapters, folder, client, output)
+    return {**body, **found, **_sources(sources, folder, client, output)}
 
 
 def _sources(
@@ -156,6 +158,18 @@ def _sources(
             for file in _files(path):
                 files[file.name] = _upload(client, file, meter)
     return {"files": files} if files else {"from": base}
+
+
+def _adapters(names: Iterable[str], folder: Path, client: Client, output: Output) -> dict[str, Any]:
+    """``adapters``: the files are uploaded."""
+    found = {}
+    with output.progress() as meter:
+        for name in names:
+            path = folder / Path(name).expanduser()
+            if not path.is_file():
+                raise NotFound(f"there is no {name}", hint="ADAPTER names a GGUF file")
+            found[path.name] = _upload(client, path, meter)
+    return {"adapters": found} if found else {}
 
 
 def _files(path: Path) -> list[Path]:

@@ -177,7 +177,12 @@ def placed(spec: WorkerSpec, *, offloads: bool) -> WorkerSpec:
 
 def shape_for(spec: WorkerSpec) -> Shape:
     """The shape of a model that is to be loaded; errors as of :func:`shape_at`."""
-    return shape_at(spec.model_path, spec.projector_path)
+    shape = shape_at(spec.model_path, spec.projector_path)
+    if not spec.adapter_path:
+        return shape
+    adapter = read_header_file(spec.adapter_path, adapter=True)
+    more = sum(tensor.size_bytes for tensor in adapter.tensors)
+    return replace(shape, doubled=shape.doubled + more)
 
 
 @lru_cache(maxsize=64)

@@ -172,7 +172,10 @@ def _modelfile(model: Model, options: Options, system: str | None) -> str:
         "# To build a new Modelfile based on this, replace FROM with:\n"
         f"# FROM {model.name}\n\n"
     )
-    lines = [Instruction("from", str(path)) for path in model.files]
+    sources = (model.weights, model.projector)
+    lines = [Instruction("from", str(path)) for path in sources if path is not None]
+    if model.adapter is not None:
+        lines.append(Instruction("adapter", str(model.adapter)))
     if model.template:
         lines.append(Instruction("template", model.template))
     if system or model.system:

@@ -78,6 +78,7 @@ def parse_create(body: dict[str, Any]) -> tuple[Recipe, bool]:
         weights=weights,
         file=file,
         more=tuple((name, digest) for name, digest in more if digest is not None),
+        adapter=_adapter(fields),
         template=template,
         system=system,
         parameters=parse_parameters(parameters.value) if parameters else {},
@@ -93,11 +94,6 @@ def _refuse(fields: Fields) -> None:
         raise UnsupportedRequest(
             "create-time quantization is not supported",
             hint="Quantize the model with llama.cpp's tools before it is bundled",
-        )
-    adapters = fields.raw("adapters")
-    if adapters:
-        raise UnsupportedRequest(
-            "LoRA adapters are not supported", hint="Merge the adapter into the model first"
         )
     for name in ("renderer", "parser", "draft_files", "remote_host"):
         if fields.raw(name):
@@ -127,6 +123,17 @@ def _file(path: str, text: object) -> tuple[str, Digest]:
     if not base or base in (".", "..") or "\\" in path or not base.isprintable() or len(base) > 200:
         raise UsageError(f"file path must be relative: {path[:200]}")
     return base, parse_digest(text if isinstance(text, str) else "")
+
+
+def _adapter(fields: Fields) -> Digest | None:
+    """The blob with the one adapter."""
+    adapters = fields.table("adapters")
+    if adapters is None or not adapters.value:
+        return None
+    if len(adapters.value) > 1 or any(f.endswith(".safetensors") for f in adapters.value):
+        raise UnsupportedRequest("only one adapter, in a GGUF file, can be applied")
+    (text,) = adapters.value.values()
+    return parse_digest(text if isinstance(text, str) else "")
 
 
 def _messages(fields: Fields) -> tuple[Message, ...] | None:

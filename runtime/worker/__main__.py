@@ -119,6 +119,8 @@ def _confine(spec: WorkerSpec, descriptor: int) -> SandboxReport:
     if spec.projector_path:
         files.append(Path(spec.projector_path))
         modules.append(_VISION)
+    if spec.adapter_path:
+        files.append(Path(spec.adapter_path))
     return confine_worker(readable=files, keep_descriptors=[descriptor], preload=modules)
 
 

@@ -7,11 +7,12 @@ from typing import Any, Final
 
 import llama_cpp.llama_cpp as lib
 
+from registry.gguf import read_header_file
 from runtime.engine.llama.log import LOG
 from runtime.engine.llama.vocabulary import Vocabulary
 from runtime.engine.threads import physical_cores
 from runtime.messages import WorkerSpec
-from schemas.errors import LoadFailed
+from schemas.errors import LoadFailed, SealiftError
 
 _VALUE_BYTES: Final = 256
 _CACHE_TYPES: Final = {  # ggml.h, enum ggml_type
@@ -60,6 +61,7 @@ class Model:
             self.close()
             raise LoadFailed("the model does not generate text", why="it has no plain decoder")
         self.vocabulary = Vocabulary(self.pointer)
+        self._adapter = self._adapted(spec.adapter_path) if spec.adapter_path else None
 
     @property
     def template(self) -> str | None:
@@ -109,7 +111,30 @@ class Model:
         context = lib.llama_init_from_model(self.pointer, parameters)
         if not context:
             raise load_failed("the model's context does not fit")
+        if self._adapter is not None:
+            adapters = (lib.llama_adapter_lora_p_ctypes * 1)(self._adapter)
+            if lib.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(1.0)):
+                raise load_failed("the model's adapter cannot be applied")
         return context
+
+    def _adapted(self, path: str) -> Any:
+        """The adapter, which lives as long as the model.
+
+        Raises:
+            LoadFailed: It is for another model.
+            MalformedModel: Its header is not what the engine may see.
+        """
+        try:
+            header = read_header_file(path, adapter=True)
+            if header.text("general.architecture") != self.value("general.architecture"):
+                raise LoadFailed("the adapter is for a model of another architecture")
+            adapter = lib.llama_adapter_lora_init(self.pointer, path.encode())
+            if not adapter:
+                raise load_failed("the engine refuses the adapter")
+        except SealiftError:
+            self.close()
+            raise
+        return adapter
 
     def close(self) -> None:
         """Free the model; no context of it may be left."""

@@ -79,7 +79,8 @@ def test_a_file_is_uploaded_once(server: ScriptedServer, sealift: Sealift, folde
         ("SYSTEM x", 15, "error[malformed-document]: no FROM line"),
         ("FROM a\nFOO", 15, "error[malformed-document]: (line 2): command must be one of"),
         ("FROM a\nPARAMETER heat 1", 15, "error[malformed-document]: (line 2): unknown parameter"),
-        ("FROM a\nADAPTER ./x", 6, "error[unsupported]: ADAPTER is not supported"),
+        ("FROM a\nADAPTER ./x", 4, "error[not-found]: there is no ./x"),
+        ("FROM a\nPARSER x", 6, "error[unsupported]: PARSER is not supported"),
         ("FROM .", 6, "error[unsupported]: there is no GGUF file in"),
     ],
 )
