@@ -19,8 +19,10 @@ _GO: Final = re.compile(
     r"\{\{-?\s*(?:\.|\$|/\*|(?:if|range|with|end|else|template|define|block)\b"
     r"|(?:and|eq|index|json|len|ne|not|or|print|printf|println|slice)\s+[.$])"
 )
+# A statement, which Go has not: in Jinja a variable may be called as Go's keywords are.
+_JINJA: Final = re.compile(r"\{%[-+]?\s*(?:for|if|set|macro)\s")
 
 
 def is_go(text: str) -> bool:
     """Whether a chat template is written in Go's language, rather than in Jinja."""
-    return _GO.search(text) is not None
+    return _GO.search(text) is not None and _JINJA.search(text) is None
