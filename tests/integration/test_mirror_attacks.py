@@ -41,6 +41,7 @@ from schemas.settings import Serve
 from tests.gguf_files import tiny_gguf
 from tests.support.certificates import make
 from tests.support.simulated_registry import SimulatedRegistry, simulated_registry
+from tests.support.vision import write_projector
 
 NAME = Reference.parse("acme/new")
 SYSTEM = b"Be kind."
@@ -137,6 +138,44 @@ def test_ollamas_form_is_taken_too(store: Store, mirror: SimulatedRegistry, tmp_
     mirror.manifests["latest"] = (manifest.to_bytes(), oci.DOCKER_MANIFEST)
     pulled(store, mirror)
     assert Models(store).get(NAME).system == "Be kind."
+
+
+@pytest.mark.parametrize("kinds", [("model", "projector"), ("projector", "model"), None])
+def test_a_model_that_sees(
+    store: Store, mirror: SimulatedRegistry, tmp_path: Path, kinds: tuple[str, str] | None
+) -> None:
+    """In Ollama's form, whichever comes first, and as ModelPack, which does not say what is what."""
+    files = {
+        "projector": write_projector(tmp_path / "mmproj.gguf").read_bytes(),
+        "model": tiny_gguf(tmp_path / "model.gguf").read_bytes(),
+    }
+    for data in files.values():
+        mirror.put(data)
+    forms = [f"{oci.OLLAMA_LAYER}{kind}" for kind in kinds] if kinds else [oci.WEIGHT_RAW] * 2
+    order = kinds or ("projector", "model")
+    offer(mirror, *(layer(form, files[kind]) for form, kind in zip(forms, order, strict=True)))
+    pulled(store, mirror)
+    found = Models(store).get(NAME)
+    assert found.weights.read_bytes() == files["model"]
+    assert found.projector is not None
+    assert found.projector.read_bytes() == files["projector"]
+    assert "vision" in found.capabilities
+
+
+def test_two_models_or_a_projector_alone_are_not_kept(
+    store: Store, mirror: SimulatedRegistry, tmp_path: Path
+) -> None:
+    model = tiny_gguf(tmp_path / "model.gguf").read_bytes()
+    other = tiny_gguf(tmp_path / "other.gguf", name="Other").read_bytes()
+    sees = write_projector(tmp_path / "mmproj.gguf").read_bytes()
+    for several in ((model, other), (sees,), (sees, sees[:-4] + b"same")):
+        for data in several:
+            mirror.put(data)
+        offer(mirror, *(layer(oci.WEIGHT_RAW, data) for data in several))
+        with pytest.raises((UnsupportedRequest, MalformedModel)):
+            pulled(store, mirror)
+        assert Models(store).all() == []
+        assert list((store.home / "staging").iterdir()) == []
 
 
 def test_an_interrupted_pull_goes_on(
