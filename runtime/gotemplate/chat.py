@@ -110,7 +110,6 @@ _TURNS: Final = {"system": "System", "user": "Prompt", "assistant": "Response"}
 _BEHIND: Final = {"System": ("Prompt", "Response"), "Prompt": ("Response",), "Response": ()}
 
 
-@lru_cache(maxsize=64)
 def whole(source: str) -> Template:
     """A template, parsed; one that shows no answers has them at its end.
 
@@ -125,6 +124,7 @@ def whole(source: str) -> Template:
     )
 
 
+@lru_cache(maxsize=512)  # asked for every model whenever models are listed
 def capabilities(source: str) -> tuple[str, ...]:
     """Of ``tools`` and ``thinking``, what a template speaks of.
 

@@ -55,15 +55,17 @@ with atheris.instrument_imports(include=["bundler", "registry", "runtime", "sche
         responses,
     )
     from runtime.server.body import parse_body
-    from schemas import documents, strictjson
+    from schemas import documents, limits, strictjson
     from schemas.documents import Kind
     from schemas.errors import ContentMismatch, SealiftError
 
+from tests.support import go_templates
 from tests.support.bundle_simulator import Forgery, digest, members
 from tests.support.publisher_simulator import Simulator
 from tests.support.sticks import Carried, by_segments, carry, delta, frame, planes, recipe, stored
 from tests.support.sticks import weights as model
 
+setattr(limits, "GO_TEMPLATE_STEPS", 20_000)  # noqa: B010 - loops are bounded all the same
 MODEL: Final = model()
 BASE: Final = MODEL[:6000] + model(1)[6000:]
 SIMULATOR: Final = Simulator()
@@ -355,6 +357,8 @@ def _request_seeds() -> Iterator[tuple[int, bytes]]:
     yield 23, b'FROM tiny\nPARAMETER stop "a"\nSYSTEM """x\ny"""\nMESSAGE user Hi\nLICENSE z\n'
     template = "{{ if .System }}a{{ .System }}b{{ end }}{{- if .Prompt }}{{ .Prompt }}{{ end }}"
     yield 24, template.encode()
+    for template in go_templates.USUAL.values():
+        yield 24, template.encode()
     yield 24, b"{{ range .Messages }}{{ .Role }}{{ .Content }}{{ end }}{{ .Response }}"
 
 
