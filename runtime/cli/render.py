@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -92,6 +92,9 @@ def model_page(output: Output, document: Mapping[str, Any], *, verbose: bool = F
     if "stale_days" in document:
         rows.append(("stale", f"{_count(document, 'stale_days')} days"))
     _section(output, "Model", rows)
+    sees = document.get("projector_info")
+    if isinstance(sees, dict):
+        _section(output, "Projector", _projector(sees))
     _withdrawn(output, document)
     _listing(output, "Capabilities", document.get("capabilities"))
     _listing(output, "Parameters", str(document.get("parameters") or "").splitlines())
@@ -102,6 +105,14 @@ def model_page(output: Output, document: Mapping[str, Any], *, verbose: bool = F
     if verbose:
         _section(output, "Metadata", ((key, _brief(value)) for key, value in info.items()))
         _section(output, "Tensors", _tensors(document.get("tensors")))
+
+
+def _projector(info: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """What makes embeddings of pictures for a model."""
+    yield "type", info.get("clip.projector_type") or info.get("clip.vision.projector_type")
+    yield "parameters", info.get("general.parameter_count")
+    for label, key in (("image size", "image_size"), ("embedding length", "embedding_length")):
+        yield label, info.get(f"clip.vision.{key}")
 
 
 def timings(output: Output, last: Mapping[str, Any]) -> None:

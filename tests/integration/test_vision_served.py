@@ -209,6 +209,14 @@ def test_the_command_takes_pictures_by_their_paths(
     plain = sealift(site, server, "run", "eyes:1", WORDS)
     assert seen["prompt_eval_count"] > plain["prompt_eval_count"] + IMAGE_TOKENS - 2
     assert sealift(site, server, "show", "eyes:1")["projector_info"]
+    done = subprocess.run(
+        [SEALIFT, "show", "eyes:1"],
+        env={**os.environ, "SEALIFT_HOME": str(site.home)},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert ["image", "size", "56"] in [line.split() for line in done.stdout.splitlines()]
 
 
 def test_memory_of_the_projector_is_counted(site: Site, server: Server) -> None:
