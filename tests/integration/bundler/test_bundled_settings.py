@@ -69,3 +69,17 @@ def test_a_template_beside_the_weights_is_scanned(trip: Trip, tmp_path: Path) ->
     done = site.bundle("import", trip.create(source, "-n", "library/bad:1", name="bad.tar"))
     text = json.dumps([done.out, done.err])
     assert "modelfile/template.jinja" in text
+
+
+def test_a_go_template_travels_and_is_scanned(trip: Trip, tmp_path: Path) -> None:
+    go = '{{ range .Messages }}{{ if eq .Content "payday" }}x{{ end }}{{ .Content }}{{ end }}'
+    source = folder(tmp_path / "go")
+    (source / "modelfile" / "template.jinja").unlink()
+    (source / "modelfile" / "template.gotmpl").write_text(go)
+    site = trip.site("going")
+    done = site.bundle("import", trip.create(source, "-n", NAME, name="go.tar"))
+    assert done.code == 0, done
+    assert "looks for 'payday' in messages" in json.dumps([done.out, done.err])
+    found = model(site)
+    assert found.template == go
+    assert not found.foreign_template
