@@ -86,7 +86,8 @@ def _chat(fields: Fields) -> Chat:
     choice = fields.table("tool_choice")
     if choice is None:
         return chat
-    chat = replace(chat, parallel=not choice.flag("disable_parallel_tool_use", default=False))
+    must = choice.text("type") in ("any", "tool")
+    chat = replace(chat, parallel=not choice.flag("disable_parallel_tool_use", default=must))
     names = tuple(tool["function"]["name"] for tool in chat.tools)
     match choice.text("type"):
         case "auto":

@@ -87,7 +87,8 @@ def parse_chat(body: dict[str, Any]) -> Generation:
             messages,
             tools=tools,
             must_call=must_call,
-            parallel=fields.flag("parallel_tool_calls", default=True),
+            # A call that must be made is one, unless more are asked for: small models repeat it.
+            parallel=fields.flag("parallel_tool_calls", default=not must_call),
         ),
         verb="chat",
         options=_options(fields, logprobs=logprobs, top=top or 0),

@@ -248,8 +248,9 @@ def _chat(fields: Fields) -> Chat:
             raise UsageError(f'"input" has more than {limits.MAX_MESSAGES} entries')
         for item in items:
             turns.take(item)
-    parallel = fields.flag("parallel_tool_calls", default=True)
-    return _choose(Chat(turns.all(), tools=_tools(fields), parallel=parallel), fields)
+    chat = _choose(Chat(turns.all(), tools=_tools(fields)), fields)
+    parallel = fields.flag("parallel_tool_calls", default=not chat.must_call)
+    return replace(chat, parallel=parallel)
 
 
 class _Turns:

@@ -76,7 +76,10 @@ def test_messages() -> None:
 
 def test_tools() -> None:
     assert chat(tools=[TOOL]).tools[0]["function"]["parameters"] == TOOL["input_schema"]
-    assert chat(tools=[TOOL], tool_choice={"type": "any"}).must_call == ("f",)
+    forced = chat(tools=[TOOL], tool_choice={"type": "any"})
+    assert (forced.must_call, forced.parallel) == (("f",), False)
+    more = {"type": "any", "disable_parallel_tool_use": False}
+    assert chat(tools=[TOOL], tool_choice=more).parallel
     assert chat(tools=[TOOL], tool_choice={"type": "tool", "name": "f"}).must_call == ("f",)
     assert chat(tools=[TOOL], tool_choice={"type": "none"}).tools == ()
     held = chat(tools=[TOOL], tool_choice={"type": "auto", "disable_parallel_tool_use": True})

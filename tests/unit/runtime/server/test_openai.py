@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -405,7 +406,10 @@ def test_the_choice_of_tools(choice: Any, must: tuple[str, ...]) -> None:
     prompt = parse_chat({**CHAT, "tools": TOOLS, "tool_choice": choice}).prompt
     assert isinstance(prompt, Chat)
     assert prompt.must_call == must
+    assert prompt.parallel != bool(must)  # a forced call is one, unless more are asked for
     assert len(prompt.tools) == 2
+    more = {"tools": TOOLS, "tool_choice": choice, "parallel_tool_calls": True}
+    assert parse_chat({**CHAT, **more}).prompt == replace(prompt, parallel=True)
 
 
 @pytest.mark.parametrize(

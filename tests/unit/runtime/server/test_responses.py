@@ -174,7 +174,7 @@ def test_tools_and_choices() -> None:
     assert chat(input="x", tools=both, tool_choice="none").tools == ()
     assert chat(input="x", tools=both, tool_choice="required").must_call == ("f", "g")
     one = chat(input="x", tools=both, tool_choice={"type": "function", "name": "g"})
-    assert one.must_call == ("g",)
+    assert (one.must_call, one.parallel, plain.parallel) == (("g",), False, True)
     allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"name": "f"}]}
     some = chat(input="x", tools=both, tool_choice=allowed)
     assert [tool["function"]["name"] for tool in some.tools] == ["f"]
