@@ -33,7 +33,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from runtime.gotemplate import GoChat, GoError, TooMuch, is_go
+from runtime.gotemplate import GoChat, GoError, NotShown, TooMuch, is_go
 from runtime.messages import Message
 from schemas import limits
 from schemas.errors import MalformedModel, UnsupportedRequest, UsageError
@@ -264,6 +264,10 @@ def _by_go(
 ) -> str:
     try:
         return template.render(messages, tools, think=think)
+    except NotShown as error:
+        raise UnsupportedRequest(
+            "the model's chat template refuses these messages", why=error.what
+        ) from None
     except TooMuch as error:
         raise MalformedModel("the model's chat template does too much", why=str(error)) from None
     except GoError as error:

@@ -9,6 +9,6 @@ from __future__ import annotations
 
 from registry.gotemplate import is_go
 from runtime.gotemplate.chat import GoChat, capabilities
-from runtime.gotemplate.values import GoError, TooMuch
+from runtime.gotemplate.values import GoError, NotShown, TooMuch
 
-__all__ = ["GoChat", "GoError", "TooMuch", "capabilities", "is_go"]
+__all__ = ["GoChat", "GoError", "NotShown", "TooMuch", "capabilities", "is_go"]

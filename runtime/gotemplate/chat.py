@@ -28,7 +28,7 @@ from registry.gotemplate.nodes import (
 )
 from runtime.gotemplate.data import message_of, tools_of
 from runtime.gotemplate.evaluating import execute
-from runtime.gotemplate.values import GoError
+from runtime.gotemplate.values import NotShown
 
 _RESPONSE: Final = Action(Pipe(1, (Command((Field(("Response",)),)),)))
 _THINKING: Final = frozenset({"Think", "Thinking"})
@@ -67,7 +67,8 @@ class GoChat:
                 of thinking thinks, as in Ollama.
 
         Raises:
-            GoError: The template fails, or cannot show these messages.
+            GoError: The template fails.
+            NotShown: It has no place for some of these messages.
         """
         if think is None and self.template.fields & _THINKING:
             think = True
@@ -93,7 +94,7 @@ class GoChat:
         for message in messages:
             name = _TURNS.get(message["role"])
             if name is None or message.get("tool_calls"):
-                raise GoError("it shows neither calls of tools nor what came of them")
+                raise NotShown("it shows neither calls of tools nor what came of them")
             if any(later in turn for later in _BEHIND[name]):
                 parts.append(execute(self.template, _NOTHING | turn | common))
                 turn = {}

@@ -51,6 +51,10 @@ class TooMuch(GoError):
     """A template passes a limit."""
 
 
+class NotShown(GoError):
+    """A template has no place for what a conversation holds."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
     """A struct.

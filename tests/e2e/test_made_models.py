@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import ollama
 import pytest
 
 from tests.serving import Server, install, serving
+from tests.support.go_templates import QWEN
 from tests.support.terminal import SEALIFT, Terminal
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
@@ -71,6 +74,30 @@ def test_a_template_is_in_force(client: ollama.Client) -> None:
     assert (client.chat("few", ASK, options={"num_predict": 1}).prompt_eval_count or 0) > (
         short.prompt_eval_count or 0
     )
+
+
+def test_a_go_template_speaks_of_tools(server: Server, client: ollama.Client) -> None:
+    client.create("caller", from_=BASE, template=QWEN, parameters={"num_ctx": 512})
+    assert {"tools", "thinking"} <= set(client.show("caller").capabilities or [])
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "parameters": {
+                "type": "object",
+                "properties": {"town": {"enum": ["Ulm"]}},
+                "required": ["town"],
+            },
+        },
+    }
+    body = {"model": "caller", "messages": ASK, "tools": [tool], "tool_choice": "required"}
+    response = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)
+    assert response.status_code == 200, response.text
+    (call,) = response.json()["choices"][0]["message"]["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == {"town": "Ulm"}
+    plain = client.chat("caller", ASK, options={"num_predict": 1})
+    told = client.chat("caller", ASK, tools=[tool], options={"num_predict": 1})
+    assert (told.prompt_eval_count or 0) > (plain.prompt_eval_count or 0) + 20
 
 
 def test_a_session_is_saved_and_gone_on_with(

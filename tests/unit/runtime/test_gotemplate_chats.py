@@ -15,7 +15,7 @@ from runtime.engine.prompt import SpecialSpellings
 from runtime.engine.template import ChatTemplate, Span, check_syntax
 from runtime.gotemplate import capabilities
 from runtime.messages import Message
-from schemas.errors import MalformedModel, UsageError
+from schemas.errors import MalformedModel, UnsupportedRequest, UsageError
 from tests.support.go_templates import (
     CHATML,
     DEEPSEEK,
@@ -178,7 +178,7 @@ def test_a_question_with_an_empty_answer_is_not_forgotten() -> None:
 
 
 def test_calls_of_tools_are_not_left_out_in_silence() -> None:
-    with pytest.raises(MalformedModel, match="shows neither calls of tools"):
+    with pytest.raises(UnsupportedRequest, match="shows neither calls of tools"):
         prompt(CHATML, CALLED)
 
 
