@@ -9,6 +9,7 @@ Signatures and digests cannot be guessed, so the parts behind them are fed direc
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -44,6 +45,7 @@ with atheris.instrument_imports(include=["bundler", "registry", "runtime", "sche
     from registry.oci import Manifest
     from registry.reference import Reference
     from runtime import gotemplate, modelfile
+    from runtime.engine.sight import check_png
     from runtime.server import (
         anthropic,
         embedding,
@@ -64,6 +66,7 @@ from tests.support.bundle_simulator import Forgery, digest, members
 from tests.support.publisher_simulator import Simulator
 from tests.support.sticks import Carried, by_segments, carry, delta, frame, planes, recipe, stored
 from tests.support.sticks import weights as model
+from tests.support.vision import RED, write_projector
 
 setattr(limits, "GO_TEMPLATE_STEPS", 20_000)  # noqa: B010 - loops are bounded all the same
 MODEL: Final = model()
@@ -287,6 +290,8 @@ TARGETS: Final[tuple[Callable[[bytes], object], ...]] = (
     request,
     recipe_for_a_model,
     go,
+    lambda data: read_header(io.BytesIO(data), len(data) + 64, projectors=True),
+    check_png,
 )
 
 
@@ -332,6 +337,8 @@ def seeds() -> Iterator[tuple[int, bytes]]:
         9,
         b"\x40" + bytes(7) + b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'.ljust(64),
     )
+    yield 25, write_projector(Path(SCRATCH.name, "mmproj")).read_bytes()[:8192]
+    yield 26, base64.b64decode(RED)
     yield 14, f"{digest(MODEL)[7:]} 1\n{digest(MODEL)[7:]} +4096\n".encode()
     yield from _report_seeds()
     yield from _request_seeds()
