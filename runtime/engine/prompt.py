@@ -12,10 +12,11 @@ from typing import Final, Protocol
 from runtime.engine.dialect import Dialect, call_grammar, dialect_of, tool_name
 from runtime.engine.form import Form
 from runtime.engine.guard import Guard
+from runtime.engine.marks import Span, at_pictures
 from runtime.engine.reading import Reader
 from runtime.engine.shortening import without_beginning, without_turns
 from runtime.engine.sight import Eyes, Picture, Seen, extra_cells
-from runtime.engine.template import CHATML, ChatTemplate, Span, at_pictures
+from runtime.engine.template import CHATML, ChatTemplate
 from runtime.messages import Chat, Image, Job, Message, Text
 from schemas.errors import (
     MalformedModel,

@@ -5,27 +5,15 @@ in Jinja's immutable sandbox. Those in Go's language are :mod:`runtime.gotemplat
 
 Every string that a client wrote is marked on its way in, so that in the rendered prompt it is
 known, character for character, what the template said and what the user said; only what the
-template said may count as special tokens.
-
-A mark changes a string, and templates look at strings. So rendering is tried from the strictest
-marking on, and the first is taken that equals the unmarked rendering once the marks are off:
-
-1. all contents enclosed in marks;
-2. all but the assistant's (templates cut ``</think>`` out of those);
-3. none; where a client's string spells a special token, one mark breaks the spelling.
-
-The last is also what strings outside of contents always get (tool names, arguments, descriptions),
-and what is taken if none fits.
+template said may count as special tokens (:mod:`runtime.engine.marks`).
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn
 
 import jinja2
 from jinja2 import nodes
@@ -33,6 +21,16 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from runtime.engine.marks import (
+    MARKS,
+    PICTURE,
+    Encloser,
+    Span,
+    SpecialTokens,
+    breaker_for,
+    clean,
+    spans_of,
+)
 from runtime.gotemplate import GoChat, GoError, NotShown, TooMuch, is_go
 from runtime.messages import Message
 from schemas import limits
@@ -46,37 +44,8 @@ CHATML: Final = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
-# Unicode noncharacters, never exchanged between systems; a client's own become U+FFFD.
-_OPEN: Final = "\ufdd0"
-_CLOSE: Final = "\ufdd1"
-_BREAK: Final = "\ufdd2"
-_MARKS: Final = re.compile(f"[{_OPEN}{_CLOSE}{_BREAK}]")
-PICTURE: Final = "\ufdd3"
-"""Stands in a rendered prompt where a picture does; no client can write it."""
-_RESERVED: Final = re.compile(f"[{_OPEN}{_CLOSE}{_BREAK}{PICTURE}]")
 _NEEDLE: Final = "needle"
 _INTEGER_BITS: Final = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A stretch of a rendered prompt.
-
-    Attributes:
-        text: Not empty.
-        trusted: Whether the template said it.
-    """
-
-    text: str
-    trusted: bool
-
-
-class SpecialTokens(Protocol):
-    """Where the special tokens of a vocabulary are spelled."""
-
-    def starts(self, text: str) -> Sequence[int]:
-        """Offsets at which a special token begins, overlapping ones too."""
-        ...
 
 
 class _GenerationTag(Extension):
@@ -185,17 +154,17 @@ class ChatTemplate:
             extra |= {"enable_thinking": think, "thinking": think}
         opening = ""
         if messages and messages[-1].role == "assistant" and not messages[-1].tool_calls:
-            opening = _clean(messages[-1].content)
+            opening = clean(messages[-1].content)
             messages = messages[:-1]
-        breaker = _breaker(special)
+        breaker = breaker_for(special)
         plain = self._once(messages, extra, lambda _role, text: text, lambda text: text)
         marked = ""
         for roles in (_EVERYBODY, _NOT_ASSISTANT, _NOBODY):
-            encloser = _Encloser(roles, breaker)
+            encloser = Encloser(roles, breaker)
             marked = self._once(messages, extra, encloser, breaker)
-            if _MARKS.sub("", marked) == plain and encloser.intact_in(marked):
+            if MARKS.sub("", marked) == plain and encloser.intact_in(marked):
                 break
-        spans = _spans(marked)
+        spans = spans_of(marked)
         return [*spans, Span(opening, trusted=False)] if opening else spans
 
     def _once(
@@ -338,91 +307,37 @@ def _for_template(
         "content": content(message.role, _with_pictures(message)),
     }
     if message.thinking is not None:
-        thinking = content(message.role, _clean(message.thinking))
+        thinking = content(message.role, clean(message.thinking))
         result |= {"reasoning_content": thinking, "thinking": thinking}
     if message.tool_calls:
         calls = [_map_strings(call, other) for call in message.tool_calls]
         result["tool_calls"] = [{"type": "function", **call} for call in calls]
     if message.tool_name is not None:
-        result |= dict.fromkeys(("name", "tool_name"), other(_clean(message.tool_name)))
+        result |= dict.fromkeys(("name", "tool_name"), other(clean(message.tool_name)))
     if message.tool_call_id is not None:
-        result["tool_call_id"] = other(_clean(message.tool_call_id))
+        result["tool_call_id"] = other(clean(message.tool_call_id))
     return result
 
 
 def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        return change(_clean(value))
+        return change(clean(value))
     if isinstance(value, dict):
-        return {change(_clean(key)): _map_strings(item, change) for key, item in value.items()}
+        return {change(clean(key)): _map_strings(item, change) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_map_strings(item, change) for item in value]
     return value
 
 
-def _clean(text: str) -> str:
-    return _RESERVED.sub("\ufffd", text)
-
-
 def _with_pictures(message: Message) -> str:
     """A message's content with a mark where each picture stands."""
-    text = _clean(message.content)
+    text = clean(message.content)
     parts, done = [], 0
     for image in message.images:
         at = min(max(image.at, done), len(text))
         parts += [text[done:at], PICTURE]
         done = at
     return "".join([*parts, text[done:]])
-
-
-def _breaker(special: SpecialTokens) -> Callable[[str], str]:
-    """Put a mark after the first character of every special token spelled in a string."""
-
-    def change(text: str) -> str:
-        parts, done = [], 0
-        for start in special.starts(text):
-            parts.append(text[done : start + 1])
-            done = start + 1
-        return _BREAK.join([*parts, text[done:]])
-
-    return change
-
-
-class _Encloser:
-    """Encloses contents of some roles, inside their white space so that trimming does no harm."""
-
-    def __init__(self, roles: frozenset[str], breaker: Callable[[str], str]) -> None:
-        self._roles = roles
-        self._breaker = breaker
-        self._enclosed: set[str] = set()
-
-    def __call__(self, role: str, text: str) -> str:
-        core = text.strip()
-        if role not in self._roles or not core:
-            return self._breaker(text)
-        self._enclosed.add(core)
-        lead = text.index(core)
-        return f"{text[:lead]}{_OPEN}{core}{_CLOSE}{text[lead + len(core) :]}"
-
-    def intact_in(self, marked: str) -> bool:
-        """Whether marks come in pairs, around whole strings: no template cut one in two."""
-        outside, *parts = marked.split(_OPEN)
-        if _CLOSE in outside:
-            return False
-        return all(
-            part.count(_CLOSE) == 1 and part.split(_CLOSE)[0] in self._enclosed for part in parts
-        )
-
-
-def at_pictures(spans: Sequence[Span]) -> list[list[Span]]:
-    """What stands before, between and after the pictures of a rendered prompt."""
-    parts: list[list[Span]] = [[]]
-    for span in spans:
-        first, *others = span.text.split(PICTURE)
-        if first:
-            parts[-1].append(Span(first, span.trusted))
-        parts += [[Span(text, span.trusted)] if text else [] for text in others]
-    return parts
 
 
 def _bounded(parts: Iterator[str]) -> str:
@@ -434,29 +349,3 @@ def _bounded(parts: Iterator[str]) -> str:
             raise MalformedModel("the model's chat template makes too much text")
         collected.append(part)
     return "".join(collected)
-
-
-def _spans(marked: str) -> list[Span]:
-    """Take the marks off; what they enclose or break is the client's."""
-    spans: list[Span] = []
-
-    def add(text: str, *, trusted: bool) -> None:
-        if text:
-            spans.append(Span(text, trusted))
-
-    inside = False
-    at = 0
-    for match in _MARKS.finditer(marked):
-        text, mark = marked[at : match.start()], match.group()
-        at = match.end()
-        if mark == _BREAK and not inside:
-            # The characters on both sides belong to a spelling that the client wrote.
-            add(text[:-1], trusted=True)
-            after = _MARKS.sub("", marked[at : at + 1])
-            add(text[-1:] + after, trusted=False)
-            at += len(after)
-        else:
-            add(text, trusted=not inside)
-            inside = mark == _OPEN
-    add(marked[at:], trusted=not inside)
-    return spans

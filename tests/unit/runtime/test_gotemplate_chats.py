@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from runtime.engine.dialect import Arguments, dialect_of
 from runtime.engine.guard import Guard
+from runtime.engine.marks import Span
 from runtime.engine.prompt import SpecialSpellings
-from runtime.engine.template import ChatTemplate, Span, check_syntax
+from runtime.engine.template import ChatTemplate, check_syntax
 from runtime.gotemplate import capabilities
 from runtime.messages import Message
 from schemas.errors import MalformedModel, UnsupportedRequest, UsageError

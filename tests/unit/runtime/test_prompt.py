@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.engine.guard import Guard
+from runtime.engine.marks import Span
 from runtime.engine.prompt import PromptBuilder, SpecialSpellings, tokenize_spans
 from runtime.engine.shortening import without_turns
-from runtime.engine.template import Span
 from runtime.messages import Chat, Image, Job, Message, Role, Sampling, Text
 from schemas.errors import MalformedModel, PromptTooLong, UnsupportedRequest, UsageError
 

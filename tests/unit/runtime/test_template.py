@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.engine.marks import Span
 from runtime.engine.prompt import SpecialSpellings
-from runtime.engine.template import CHATML, ChatTemplate, Span
+from runtime.engine.template import CHATML, ChatTemplate
 from runtime.messages import Message, Role
 from schemas.errors import MalformedModel, UnsupportedRequest
 
