@@ -139,7 +139,7 @@ def test_signed_segments_of_another_blob(
     check_attack(target, publisher, tmp_path, other, ContentMismatch)
 
 
-@pytest.mark.parametrize("encoding", ["identity", "zstd", "zstd-planes2"])
+@pytest.mark.parametrize("encoding", ["identity", "zstd", "zstd-planes2", "zstd-planes4"])
 def test_signed_segments_in_another_order(
     encoding: str, publisher: Simulator, target: Site, tmp_path: Path
 ) -> None:
