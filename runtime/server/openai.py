@@ -193,6 +193,8 @@ def _tools(fields: Fields) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]
         raise UsageError('"tool_choice" needs "tools"')
     if choice == "required":
         return tools, names
+    if isinstance(choice, str):
+        raise UsageError('"tool_choice" must be none, auto, required or a tool')
     function = Fields.of(choice, "tool_choice").table("function")
     name = function.text("name") if function else None
     if name not in names:

@@ -417,7 +417,7 @@ def test_the_choice_of_tools(choice: Any, must: tuple[str, ...]) -> None:
     [
         ({"tools": [{}]}, "function.name"),
         ({"tools": [{"function": {"name": "f", "parameters": 3}}]}, "must be an object"),
-        ({"tools": TOOLS, "tool_choice": "sometimes"}, "must be an object"),
+        ({"tools": TOOLS, "tool_choice": "sometimes"}, "must be none, auto, required or a tool"),
         ({"tools": TOOLS, "tool_choice": {"function": {"name": "h"}}}, "none of the"),
         ({"tools": TOOLS * 65}, "more than 128 tools"),
     ],
