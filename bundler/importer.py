@@ -380,9 +380,11 @@ def _commit(
     trust, descriptor = verified.trust, verified.descriptor
     late = noted(trust.clock, trust.reference_time, trust.time_verdict)
     with store.catalogue.transaction() as tx:
-        for model in verified.models:
-            for blob in model.blobs:
-                tx.put_blob(blob)
+        # In the order of their keys: many then share a page, however large the catalogue is.
+        blobs = (blob for model in verified.models for blob in model.blobs)
+        for blob in sorted(blobs, key=lambda blob: blob.digest):
+            tx.put_blob(blob)
+        for model in sorted(verified.models, key=lambda model: model.bundled.manifest.digest):
             reference = model.bundled.reference
             tx.put_manifest(
                 reference.repository, model.bundled.manifest, model.manifest, model.facts

@@ -28,6 +28,7 @@ MIGRATIONS: Final = Path(__file__).with_name("migrations")
 
 _TREE: Final = "_audit_tree"  # the script after which the audit log's tree is built
 _RETRY_SECONDS: Final = 0.01
+_CACHE_KIB: Final = 32 * 1024  # at most; SQLite's 2 MiB make each blob of a large import dearer
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _NUMBERED: Final = re.compile(r"([0-9]{4})_[a-z0-9_]+\.sql")
@@ -135,6 +136,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
     connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
 
 def _enter_wal(connection: sqlite3.Connection) -> None:
