@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect_left, bisect_right
 from itertools import accumulate
 from typing import Final
 
@@ -64,10 +65,9 @@ class Draw:
             raise WorkerFailed("the engine gave no token that is possible")
         tokens, below = self._top(logits, best)
         count = self._nucleus(below)
-        weights = list(accumulate(math.exp(x / self._temperature) for x in below[:count]))
+        weights = list(accumulate([math.exp(x / self._temperature) for x in below[:count]]))
         drawn = self._random.random() * weights[-1]
-        at = next((n for n, weight in enumerate(weights) if drawn < weight), count - 1)
-        return tokens[at]
+        return tokens[min(bisect_right(weights, drawn), count - 1)]
 
     def _top(self, logits: npt.NDArray[np.float32], best: float) -> tuple[list[int], list[float]]:
         """The most probable tokens, best first, and how far their logits are below the best."""
@@ -90,8 +90,7 @@ class Draw:
         count = len(below)
         if self._top_p is not None:
             masses = list(accumulate(map(math.exp, below)))
-            wanted = self._top_p * masses[-1]
-            count = next((n for n, mass in enumerate(masses, 1) if mass >= wanted), count)
+            count = min(bisect_left(masses, self._top_p * masses[-1]) + 1, count)
         if self._min_p is not None:
             least = math.log(self._min_p)
             count = sum(x >= least for x in below[:count])

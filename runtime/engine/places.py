@@ -12,8 +12,8 @@ from runtime.engine.sight import Picture, untouched
 from runtime.engine.slots import Slot, choose, usable
 from schemas.errors import WorkerFailed
 
-# Tokens: copying costs some milliseconds, computing about one per token and thread.
-WORTH: Final = 32
+# Tokens: a long sequence is copied in the time in which a few are computed, whatever the model.
+WORTH: Final = 8
 _LEAST_KEPT: Final = 0.5  # share of a slot that a new owner leaves; what loses more is saved before
 _NO_LIMIT: Final = 2**63
 

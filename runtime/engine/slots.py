@@ -67,7 +67,7 @@ def usable(cached: Sequence[int], whole: int, prompt: Sequence[int], *, exact: b
 
 
 def choose(slots: Sequence[Slot], prompt: Sequence[int], *, exact: bool = False) -> Slot | None:
-    """The free slot that saves most work: by longest common prefix, else least recently used.
+    """The free slot that saves most work: by longest common prefix, then least recently used.
 
     Returns:
         None if every slot is taken.
@@ -79,7 +79,7 @@ def choose(slots: Sequence[Slot], prompt: Sequence[int], *, exact: bool = False)
     def saved(slot: Slot) -> int:
         return usable(slot.cached, slot.exact, prompt, exact=exact)
 
-    best = max(free, key=saved)
+    best = max(free, key=lambda slot: (saved(slot), -slot.used))
     if saved(best) > SIMILARITY * len(prompt):
         return best
     return min(free, key=lambda slot: slot.used)
