@@ -46,6 +46,7 @@ class Created:
         size: Of all files, in bytes.
         descriptor: What it holds.
         fingerprint: Of the root that the far side must have pinned.
+        expires: Until when it may be imported, UTC.
         findings: What a scan of the models found.
     """
 
@@ -54,6 +55,7 @@ class Created:
     size: int
     descriptor: BundleDescriptor
     fingerprint: Digest
+    expires: datetime
     findings: Mapping[Reference, tuple[Finding, ...]] = field(default_factory=dict, hash=False)
 
 
@@ -110,7 +112,7 @@ def create_bundle(
         bench.place(targets)
     size = sum(path.stat().st_size for path in targets.values())
     volumes = tuple(path for number, path in sorted(targets.items()) if number)
-    return Created(output, volumes, size, descriptor, publisher.fingerprint)
+    return Created(output, volumes, size, descriptor, publisher.fingerprint, publisher.expires)
 
 
 def create_to_pipe(
@@ -155,7 +157,8 @@ def create_to_pipe(
         descriptor, head = signed_head(bench, publisher, packed, plan, passphrase, now)
         writer = ArchiveWriter(sink)
         write_all(writer, descriptor, head, blobs, progress)
-    return Created(PIPE, (), writer.position, descriptor, publisher.fingerprint)
+    size, root = writer.position, publisher.fingerprint
+    return Created(PIPE, (), size, descriptor, root, publisher.expires)
 
 
 def _targets(output: Path, volumes: int, parity: int) -> dict[int, Path]:

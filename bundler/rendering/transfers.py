@@ -50,6 +50,7 @@ def created(out: Output, result: Created, checked: MediaCheck | None = None) -> 
     out.line(f"wrote    {result.path} ({bytes_text(result.size)}), bundle {descriptor.sequence}")
     for path in result.volumes:
         out.line(f"volume   {path} ({bytes_text(path.stat().st_size)})")
+    out.line(f"until    {rfc3339(result.expires)}")
     out.line(f"root     {result.fingerprint.hex}")
     if unsigned := [each for each in descriptor.models if len(each.referrers) < 2]:
         have = "model has" if len(unsigned) == 1 else "models have"
@@ -66,6 +67,7 @@ def created(out: Output, result: Created, checked: MediaCheck | None = None) -> 
             "id": descriptor.id,
             "sequence": descriptor.sequence,
             "rootFingerprint": str(result.fingerprint),
+            "expires": rfc3339(result.expires),
             "models": _models(descriptor.models),
             "findings": scanning.document(result.findings),
             **({} if checked is None else {"media": checked.document()}),

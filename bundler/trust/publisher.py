@@ -181,6 +181,11 @@ class Publisher:
         return MappingProxyType(self._repository.versions)
 
     @property
+    def expires(self) -> datetime:
+        """When the first role of what was signed last runs out, UTC."""
+        return self._repository.expires
+
+    @property
     def withdrawn(self) -> bytes | None:
         """The signed list of what is withdrawn; None before the first."""
         return self._generation.withdrawn

@@ -161,6 +161,7 @@ rotate_root root-2031
 show bundle keys renew targets --sign-with office/safe
 model office/gamma.gguf "Gamma"
 make last.tar office/gamma.gguf --name acme/gamma:1
+make late.tar office/gamma.gguf --name acme/gamma:2
 tell "Its battery is empty: every start is on 1 January 1970. By that clock nothing ever expires." \
     "The site takes for now what it has proof of: the time of its latest import."
 clock=1970-01-01
@@ -170,7 +171,11 @@ arrives last.tar
 holds sealift list -- "acme/gamma:1"
 tell "Half a year on, somebody has set the clock. A bundle that was held back meanwhile is too old."
 clock=2031-12-01
-refused 24 bundle import stick/last.tar
+refused 24 bundle import stick/late.tar
+tell "Only its timestamp and snapshot have run out, which say how fresh it is. A person may take it, with" \
+    "a reason, which the receipt keeps; who signed what is asked as strictly as ever."
+show bundle import stick/late.tar --accept-stale --reason "the courier was ill"
+holds sealift list -- "acme/gamma:2"
 
 title "What the site can prove of these five years"
 tell "Every import and every refusal left a receipt and an entry; the log is a Merkle tree, signed at" \
@@ -186,7 +191,7 @@ import collections, json, sys
 
 verdicts = [each["verdict"] for each in json.load(open("receipts.json"))]
 found = collections.Counter(each.get("code", each["outcome"]) for each in verdicts)
-told = {"accepted": 6, "rollback-detected": 3, "content-mismatch": 1, "expired-metadata": 1}
+told = {"accepted": 7, "rollback-detected": 3, "content-mismatch": 1, "expired-metadata": 1}
 if found != told:
     sys.exit(f"FAILED: the receipts tell another story: {dict(found)}")
 PY

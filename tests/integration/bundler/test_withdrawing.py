@@ -90,6 +90,7 @@ def test_a_model_is_taken_back_by_a_bundle_without_models(maker: Site, tmp_path:
     assert [entry["reason"] for entry in inspected["withdrawals"]] == ["it lies"]
     imported = site.bundle("import", advisory, "--json")
     assert imported.code == 0, imported
+    assert made.document["expires"] == min(imported.document["expires"].values())
     withdrawals = imported.document["withdrawals"]
     assert withdrawals["new"] == 1
     assert [each["name"] for each in withdrawals["installed"]] == ["library/bad:1"]
