@@ -191,7 +191,7 @@ class ContinuousEngine:
         stream.slot.taken = False
         self._backend.free(stream.sampler)
         for other in self._running:
-            if other.leader is stream and other.waits():
+            if other.leader is stream:
                 other.wanted = 0  # nobody reads it any more: what is there has to do
 
     # -- prompts ----------------------------------------------------------------------------------
@@ -277,7 +277,8 @@ class ContinuousEngine:
         if stream.lookup is None:
             stream.lookup = Lookup([*stream.prompt, *stream.output])
         room = min(self._n_context - len(stream.slot.cached), self._backend.rows) - 1
-        return stream.lookup.guess(int(min(room, stream.limit - len(stream.output) - 1, MOST)))
+        most = int(min(room, stream.limit - len(stream.output) - 1, MOST))
+        return stream.lookup.guess(most, self._pace.cost)
 
     # -- one call ---------------------------------------------------------------------------------
 
@@ -353,18 +354,14 @@ class ContinuousEngine:
         """Go on as far as the guesses were right; take back the others."""
         stream, slot = share.stream, share.stream.slot
         events: list[Event] = []
-        right = 0
         until = len(slot.cached) + len(share.tokens)
         for offset, token in enumerate(share.tokens):
             if offset and (stream not in self._running or stream.following != token):
                 break
-            right = offset
             slot.cached.append(token)
             events += self._advance(stream, share.start + offset - start)
         if len(slot.cached) < until:
             self._backend.keep(slot.id, len(slot.cached))
-        if stream.lookup is not None:
-            stream.lookup.learn(len(share.tokens) - 1, right, self._pace.cost)
         return events
 
     def _advance(self, stream: Stream, row: int) -> Iterator[Event]:

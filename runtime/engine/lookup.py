@@ -1,8 +1,9 @@
 """Guesses at what comes next, out of what came before: the tokens behind the same few tokens.
 
 Several tokens computed at once cost less than one after the other, so a guess that is right saves
-time, and a wrong one costs some. Text that quotes, lists or repeats is guessed well; how well is
-learnt while it is answered.
+time, and a wrong one costs some. Text that quotes, lists or repeats is guessed well. How well is
+learnt for nothing: whatever comes is compared with what would have been guessed, and only as many
+tokens are guessed in earnest as were lately right often enough to pay.
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ from typing import Final
 
 _RUN: Final = 3  # tokens that must be the same
 MOST: Final = 4  # tokens guessed at once
-_COST: Final = 0.4  # of a guessed row, in steps of one row, until it has been measured
-_MARGIN: Final = 0.1  # more hits than that, or guessing does not pay
-_HOPE: Final = 0.85  # the share that is taken for granted at first, and after a pause
-_MEMORY: Final = 0.85  # how much of the past counts beside each new guess
-_PAUSE: Final = 24  # tokens without guesses after guessing did not pay
+_COST: Final = 0.5  # of a guessed row, in steps of one row, until it has been measured
+_MARGIN: Final = 0.1  # a guess must be right so much more often than it costs
+_MEMORY: Final = 0.85  # how much of the past counts beside what is new
 
 
 class Lookup:
@@ -29,31 +28,43 @@ class Lookup:
     def __init__(self, tokens: Sequence[int]) -> None:
         self._tokens: list[int] = []
         self._behind: dict[tuple[int, ...], int] = {}
-        self._share = _HOPE
-        self._pause = 0
+        self._share = 0.0  # of guesses that would have been right
         for token in tokens:
-            self.tell(token)
+            self._add(token)
 
     def tell(self, token: int) -> None:
         """One more token of the text."""
+        at = self._place()
+        if at:
+            self._share = _mixed(self._share, self._tokens[at] == token)
+        self._add(token)
+
+    def guess(self, most: int, cost: float) -> list[int]:
+        """What may come next; empty if nothing is known, or guessing does not pay here.
+
+        Args:
+            most: Tokens at most.
+            cost: Of each (:class:`Pace`).
+        """
+        at = self._place()
+        return self._tokens[at : at + min(most, self._worth(cost))] if at and most > 0 else []
+
+    def _worth(self, cost: float) -> int:
+        """How many in a row are right often enough."""
+        count, right = 0, self._share
+        while count < MOST and right > cost + _MARGIN:
+            count, right = count + 1, right * self._share
+        return count
+
+    def _place(self) -> int:
+        """Where what would be guessed begins; 0 if there is nothing."""
+        return self._behind.get(tuple(self._tokens[-_RUN:]), 0)
+
+    def _add(self, token: int) -> None:
         tokens = self._tokens
         if len(tokens) >= _RUN:
             self._behind[tuple(tokens[-_RUN:])] = len(tokens)
         tokens.append(token)
-
-    def guess(self, most: int) -> list[int]:
-        """What may come next; empty if nothing is known, or guessing does not pay here."""
-        if self._pause:
-            self._pause -= 1
-            return []
-        at = self._behind.get(tuple(self._tokens[-_RUN:]), 0)
-        return self._tokens[at : at + min(most, MOST)] if at and most > 0 else []
-
-    def learn(self, guessed: int, right: int, cost: float) -> None:
-        """How many of the guessed tokens were right, and what one costs (:class:`Pace`)."""
-        self._share = _mixed(self._share, right / guessed)
-        if self._share < cost + _MARGIN:
-            self._pause, self._share = _PAUSE, _HOPE
 
 
 class Pace:

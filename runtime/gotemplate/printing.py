@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 
+from runtime.engine.marks import MARKS
 from runtime.gotemplate.values import GoError, TooMuch, Value, bounded, kind_of, shown, to_json
 from schemas import limits
 
 _VERB: Final = re.compile(r"%([-+# 0]*)(\*|\d{1,9})?(\.(?:\*|\d{1,9})?)?(.|\Z)", re.DOTALL)
+_CHARACTER: Final = re.compile(rf"[^{MARKS.pattern[1:-1]}]", re.DOTALL)
 _FLOATS: Final = "eEfFgG"
 _BASES: Final[dict[str, Callable[[int], str]]] = {
     "d": "{:d}".format,
@@ -72,6 +75,7 @@ def _formatted(verb: re.Match[str], given: Iterator[Value]) -> str:
     if not letter:
         raise GoError("printf ends in the middle of a verb")
     text = _body(letter, flags, exact, _following(given, letter))
+    wide += len(MARKS.findall(text))
     if "-" in flags:
         return text.ljust(wide)
     if "0" in flags and letter not in "sqvt":
@@ -99,9 +103,9 @@ def _body(letter: str, flags: str, exact: int | None, value: Value) -> str:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if letter in "vs":
         text = to_json(value) if letter == "v" and "#" in flags else shown(value, inside=True)
-        return text if exact is None or not isinstance(value, str) else text[:exact]
+        return text if exact is None or not isinstance(value, str) else _cut(text, exact)
     if letter == "q" and isinstance(value, str):
-        return json.dumps(value if exact is None else value[:exact], ensure_ascii=False)
+        return json.dumps(value if exact is None else _cut(value, exact), ensure_ascii=False)
     if letter == "t" and isinstance(value, bool):
         return shown(value)
     if letter in "xX" and isinstance(value, str):
@@ -115,6 +119,12 @@ def _body(letter: str, flags: str, exact: int | None, value: Value) -> str:
         if letter in _BASES:
             return _signed(_BASES[letter](value), flags)
     raise GoError(f"printf cannot write {kind_of(value)} as %{letter}")
+
+
+def _cut(text: str, count: int) -> str:
+    """The first characters; marks around what clients write are none."""
+    ends = [0, *(each.end() for each in islice(_CHARACTER.finditer(text), count + 1))]
+    return text if len(ends) <= count + 1 else text[: ends[count]]
 
 
 def _signed(text: str, flags: str) -> str:

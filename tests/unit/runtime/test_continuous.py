@@ -347,6 +347,15 @@ def test_a_seeded_answer_does_not_depend_on_company(plots: list[Plot], parallel:
         assert answer(events, number) == alone(tokens_of(plot.prompt), sampling)
 
 
+def test_who_waits_for_a_job_whose_slot_is_given_away_goes_on() -> None:
+    subject = engine(SimulatedContext(40, CONTEXT * 3, sociable=True), 3)
+    short = "PaPbaPbabaPab"
+    for number, (prompt, most) in enumerate((("a", -1), (short, 1), (short, 1), ("a", 1))):
+        subject.submit(job(number, prompt, num_predict=most, seed=number % 2))
+    events = drain(subject)
+    assert answer(events, 2) == alone(tokens_of(short), Sampling(num_predict=1))
+
+
 def test_seeded_answers_are_computed_together_where_that_makes_no_difference() -> None:
     context = SimulatedContext(64, 4 * CONTEXT)
     subject = engine(context, 4)
