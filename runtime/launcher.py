@@ -50,10 +50,11 @@ _SET_VARIABLES: Final = {
     # NumPy's library must not start threads before the worker confines itself.
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    # How long the engine's threads spin at a barrier, some 0.1 ms in place of libgomp's 18. There
-    # are hundreds of barriers per token; on a machine that is busy otherwise a thread that spins
-    # keeps the one it waits for from running, and a token takes seconds.
-    "GOMP_SPINCOUNT": "2000",
+    # How long the engine's threads spin at a barrier: a millisecond or two, not libgomp's 18.
+    # There are hundreds of barriers per token. One that sleeps at once is woken late after every
+    # small disturbance; on a busy machine one that spins for longer than a time slice keeps the one
+    # it waits for from running, and a token takes seconds.
+    "GOMP_SPINCOUNT": "30000",
 }
 
 
