@@ -216,7 +216,13 @@ async def rate(
 async def firsts(
     port: int, clients: int, bodies: list[dict[str, Any]]
 ) -> tuple[list[float], list[int]]:
-    """Seconds to the first text, and tokens of the prompts, asked by so many clients in turn."""
+    """Seconds to the first text, and tokens of the prompts, asked by so many clients in turn.
+
+    Answers that end before they begin are left out.
+
+    Raises:
+        BenchError: Most of them did.
+    """
     left = iter(bodies)
     found: list[Record] = []
 
@@ -234,7 +240,11 @@ async def firsts(
         await asyncio.gather(*tasks)
     finally:
         await _stop(tasks)
-    return [record.first for record in found], [record.prompt_tokens for record in found]
+    spoken = [record for record in found if record.shown]
+    if 2 * len(spoken) < len(found):
+        msg = f"port {port} gave no text to {len(found) - len(spoken)} of {len(found)} questions"
+        raise BenchError(msg)
+    return [record.first for record in spoken], [record.prompt_tokens for record in spoken]
 
 
 async def gaps(
