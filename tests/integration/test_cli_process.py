@@ -263,7 +263,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_session(
 ) -> None:
     environment["SEALIFT_NOHISTORY"] = "1"
     server.answers["/api/generate"] = lambda _: lines({"done": True})
-    server.answers["/api/chat"] = lambda _: lines({"message": {"content": "One, two"}}, hold=True)
+    server.answers["/api/chat"] = lambda _: lines({"message": {"content": "One, two "}}, hold=True)
     terminal = Terminal(environment, "run", "m")
     terminal.expect(">>> ")
     terminal.type("count\r")
