@@ -19,6 +19,7 @@ from runtime.sandbox.bpf import Action, Policy
 from runtime.sandbox.policy import courier_policy
 from schemas.errors import RemoteUnavailable, StorageFailure, UsageError
 from schemas.settings import Serve
+from tests.support.waiting import eventually, gone
 
 PID = 4242
 
@@ -104,15 +105,7 @@ def test_it_ends_with_the_one_who_started_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     pid = json.loads(done.stdout)
-    for _ in range(200):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        status = Path(f"/proc/{pid}/stat")
-        if not status.exists() or status.read_text().split()[2] == "Z":
-            return
-    pytest.fail("it lives on")
+    eventually(lambda: gone(pid))
 
 
 def test_without_the_setting_nothing_starts() -> None:

@@ -28,6 +28,7 @@ from runtime.messages import (
 )
 from runtime.worker.client import Worker
 from schemas.errors import LoadFailed, NotFound, WorkerFailed
+from tests.support.waiting import eventually, gone
 
 pytestmark = pytest.mark.model
 
@@ -65,21 +66,6 @@ async def collect(worker: Worker, job: Job) -> list[Event]:
 
 def text(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, Piece))
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-async def eventually_gone(pid: int) -> bool:
-    for _ in range(200):
-        if gone(pid):
-            return True
-        await asyncio.sleep(0.05)
-    return False
 
 
 async def test_it_answers_and_is_confined(model_gguf: Path) -> None:
@@ -208,7 +194,7 @@ async def test_stopping_ends_the_process_and_what_runs(model_gguf: Path) -> None
         assert "status 0" in await worker.closed
         with pytest.raises(WorkerFailed, match="unloaded"):
             await task
-        assert await eventually_gone(pid)
+        await asyncio.to_thread(eventually, lambda: gone(pid))
 
 
 async def test_a_file_that_is_no_model(tmp_path: Path) -> None:
@@ -239,14 +225,14 @@ async def test_a_load_that_takes_too_long_leaves_no_process(model_gguf: Path) ->
         with pytest.raises(LoadFailed, match="in time"):
             await Worker.start(launcher, WorkerSpec(str(model_gguf)), 0.01)
         children = psutil.Process(launcher.pid).children()
-        assert all([await eventually_gone(child.pid) for child in children])
+        await asyncio.to_thread(eventually, lambda: all(gone(child.pid) for child in children))
 
 
 async def test_workers_end_with_the_launcher(model_gguf: Path) -> None:
     async with running(model_gguf) as (worker, launcher):
         pid = worker.ready.pid
         os.kill(launcher.pid, signal.SIGKILL)
-        assert await eventually_gone(pid)
+        await asyncio.to_thread(eventually, lambda: gone(pid))
         with pytest.raises(WorkerFailed):
             await launcher.spawn()
 

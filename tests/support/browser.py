@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -246,11 +246,3 @@ def browsing(profile: Path) -> Iterator[Browser]:
             browser._reader.join(_SECONDS)
             os.close(to_read[1])
             os.close(to_write[0])
-
-
-def eventually(condition: Callable[[], bool], seconds: float = _SECONDS) -> None:
-    """Wait until something outside of the page holds."""
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it never came true"
-        time.sleep(0.02)
