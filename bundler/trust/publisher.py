@@ -317,11 +317,12 @@ class Publisher:
         """
         check_clock(now)
         roles = {names.TIMESTAMP}
-        for model in models:
-            _check_namespace(model.namespace, self.namespaces)
-            role = publisher_role(model.namespace)
-            if model_target(model) not in self._repository.targets_of(role):
-                roles.add(role)  # else it may be signed already, by keys that are not here
+        for namespace, group in _by_namespace(models).items():
+            _check_namespace(namespace, self.namespaces)
+            role = publisher_role(namespace)
+            signed = self._repository.targets_of(role)
+            if any(model_target(model) not in signed for model in group):
+                roles.add(role)  # else they may be signed already, by keys that are not here
         ring = self._ring_for(passphrase)
         for role in sorted(roles):
             self._repository.require(role, ring)
@@ -413,6 +414,13 @@ def _by_role(models: Sequence[SignedModel], known: Sequence[str]) -> dict[str, l
             raise UsageError(f"{model.reference} is given twice")
         seen.add(model.target)
         groups.setdefault(publisher_role(namespace), []).append(model)
+    return groups
+
+
+def _by_namespace(models: Sequence[Reference]) -> dict[str, list[Reference]]:
+    groups: dict[str, list[Reference]] = {}
+    for model in models:
+        groups.setdefault(model.namespace, []).append(model)
     return groups
 
 
