@@ -24,10 +24,10 @@ Bundles of very many very small models, each with weights, config, manifest and 
 own: {sizes}.
 
 Six namespaces with a signing role each share them. "All" divides the whole command by its blobs.
-That hides what grows, as starting is most of what few take; so "further" leaves out what the command
-takes for one model of each namespace, and compares with {base}, the fewest that take longer than
-starting varies by. One run of the most, the median of some of the fewer. `import` writes and syncs
-every blob; beside it `tar -x` of the same bundle and `sync`, on the same disk, which verifies
+That hides what grows, as starting is most of what few take; so "further" leaves out what the
+command takes for one model of each namespace, and compares with {base}, the fewest that take longer
+than starting varies by. One run of the most, the median of some of the fewer. `import` writes and
+syncs every blob; beside it `tar -x` of the same bundle and `sync`, on the same disk, which verifies
 nothing. The aim: a blob among {largest} costs at most {aim} times what one among fewer does."""
 
 _VERBS: Final = ("create", "verify", "import")
