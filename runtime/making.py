@@ -27,6 +27,7 @@ from runtime.messages import Message
 from runtime.models import Models
 from runtime.parts import NO_PARTS, Parts, write_parts
 from runtime.provenance import KEY, Made
+from runtime.quantizing import check_source
 from schemas import limits
 from schemas.errors import InvalidName, NotFound, UnsupportedRequest, UsageError
 
@@ -51,6 +52,8 @@ class Recipe:
         parameters: Added to the base's; the same name replaces.
         messages: Replace.
         licenses: Added.
+        quantize: The type that the weights are to be brought to; None keeps them as they are.
+        quantized: The blob with what came of that.
     """
 
     reference: Reference
@@ -64,6 +67,8 @@ class Recipe:
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
     messages: tuple[Message, ...] | None = None
     licenses: tuple[str, ...] = ()
+    quantize: str | None = None
+    quantized: Digest | None = None
 
     def __post_init__(self) -> None:
         if self.reference.host is not None or self.reference.digest is not None:
@@ -90,6 +95,13 @@ class _Origin:
     parts: Parts = NO_PARTS
     base: ModelRecord | None = None
     adapter: Descriptor | None = None
+    unquantized: Digest | None = None
+
+    @property
+    def weights(self) -> int:
+        """Which of the files has the weights; the other one is a projector."""
+        sees = self.facts.get("projector")
+        return int(sees is not None and sees["file"] == 0)
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
@@ -110,8 +122,10 @@ def make(store: Store, recipe: Recipe) -> list[str]:
         UnsupportedRequest, MalformedModel: The weights are not a GGUF file that can be served.
         AlreadyExists: The name is that of a model that a publisher signed.
     """
-    origin = _from_model(store, recipe.base) if recipe.base else _from_file(store, recipe)
+    origin = _origin(store, recipe)
     statuses = [] if recipe.base else ["parsing GGUF"]
+    if recipe.quantized is not None:
+        origin = _quantized(store, origin, recipe.quantized)
     if recipe.adapter is not None:
         origin = replace(origin, adapter=_adapter(store, recipe.adapter, origin))
         statuses.append("creating adapter layer")
@@ -143,6 +157,24 @@ def make(store: Store, recipe: Recipe) -> list[str]:
         facts = {key: value for key, value in origin.facts.items() if key != KEY}
         settle(store, area, recipe.reference, manifest.to_bytes(), made.within(facts))
     return [*statuses, "writing manifest", "success"]
+
+
+def to_quantize(store: Store, recipe: Recipe) -> tuple[Digest, str] | None:
+    """What has to be quantized first for a model that :func:`make` is to make.
+
+    Returns:
+        The blob with the weights, and their type; None if the recipe does not ask for it, or they
+        are of that type already.
+
+    Raises:
+        SealiftError: As :func:`make`, or the weights are quantized already.
+    """
+    if recipe.quantize is None:
+        return None
+    origin = _origin(store, recipe)
+    kind = str(origin.facts.get("quantization"))
+    check_source(kind)
+    return None if kind == recipe.quantize else (origin.files[origin.weights].digest, kind)
 
 
 def settle(
@@ -189,6 +221,20 @@ def signed_with(store: Store, weights: Digest) -> list[Digest]:
     """The manifests of models with these weights that a publisher signed."""
     withdrawals = store.catalogue.withdrawals
     return [each for each in store.catalogue.manifests_with(weights) if withdrawals.vouched(each)]
+
+
+def _origin(store: Store, recipe: Recipe) -> _Origin:
+    return _from_model(store, recipe.base) if recipe.base else _from_file(store, recipe)
+
+
+def _quantized(store: Store, origin: _Origin, digest: Digest) -> _Origin:
+    """The same with other weights; what the engine wrote is looked at like what a client sent."""
+    header = read_header_file(store.blobs.path(digest))
+    old = origin.files[origin.weights]
+    new = _file(replace(old, digest=digest, size=store.blobs.size(digest)), MODEL_FILE)
+    files = [new if file is old else file for file in origin.files]
+    facts = {**origin.facts, "quantization": header.quantization}
+    return replace(origin, files=tuple(files), facts=facts, unquantized=old.digest)
 
 
 def _from_model(store: Store, reference: Reference) -> _Origin:
@@ -263,7 +309,10 @@ def _annotations(origin: _Origin) -> dict[str, str]:
 
 def _bases(store: Store, origin: _Origin) -> tuple[Digest, ...]:
     """Whose withdrawal holds for what is made: the base, its own, and who signed these weights."""
-    found = {digest for file in origin.blobs for digest in signed_with(store, file.digest)}
+    sources = [file.digest for file in origin.blobs]
+    if origin.unquantized is not None:
+        sources.append(origin.unquantized)
+    found = {digest for source in sources for digest in signed_with(store, source)}
     if origin.base is not None:
         base = origin.base.descriptor.digest
         found |= {base, *store.catalogue.withdrawals.bases(base)}

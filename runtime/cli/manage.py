@@ -30,7 +30,9 @@ def create(
         str, typer.Option("--file", "-f", metavar="FILE", help="The Modelfile; - reads it piped.")
     ] = "Modelfile",
     *,
-    quantize: Annotated[str, typer.Option("--quantize", "-q", hidden=True)] = "",
+    quantize: Annotated[
+        str, typer.Option("--quantize", "-q", metavar="TYPE", help="To fewer bits: q4_K_M, q8_0, …")
+    ] = "",
     json: JsonFlag = False,
 ) -> None:
     """Make a model out of another one, or of a GGUF file, by a Modelfile."""
@@ -42,8 +44,8 @@ def create(
     body = {"model": model, "quantize": quantize or None, "stream": True}
     client = connect()
     body |= _request(parse(text), folder, client, output)
-    for line in client.stream("/api/create", {k: v for k, v in body.items() if v is not None}):
-        output.note(str(line.get("status") or ""))
+    body = {key: value for key, value in body.items() if value is not None}
+    _follow(client.stream("/api/create", body), output)
     output.result({"model": model, "status": "success"})
 
 
@@ -77,9 +79,14 @@ def _transfer(path: str, model: str, *, json: bool) -> None:
 
 def transfer(client: Client, path: str, model: str, output: Output) -> None:
     """Have the server pull or push, and show how far it is."""
+    _follow(client.stream(path, {"model": model, "stream": True}), output)
+
+
+def _follow(lines: Iterable[dict[str, Any]], output: Output) -> None:
+    """Show what the server tells of its work, and how far it is."""
     with output.progress() as meter:
         status, done = "", 0
-        for line in client.stream(path, {"model": model, "stream": True}):
+        for line in lines:
             if not isinstance(line.get("total"), int):
                 output.note(str(line.get("status") or ""))
                 continue

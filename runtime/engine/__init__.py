@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from runtime.messages import Event, Task
+
+
+def nothing() -> None:
+    """For :meth:`Engine.step`, when nobody waits for it."""
 
 
 class Engine(Protocol):
@@ -27,8 +32,13 @@ class Engine(Protocol):
         """End a task with ``Finished(reason="cancelled")`` at the next step, if it is known."""
         ...
 
-    def step(self) -> list[Event]:
-        """Decode once, for all sequences that have something to decode; return what came of it."""
+    def step(self, decoded: Callable[[], None] = nothing) -> list[Event]:
+        """Decode once, for all sequences that have something to decode; return what came of it.
+
+        Args:
+            decoded: Called when it was decoded, and the next tokens are not chosen yet. Decoding
+                takes all processors, choosing takes one.
+        """
         ...
 
     def close(self) -> None:

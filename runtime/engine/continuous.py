@@ -14,10 +14,11 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Protocol
 
+from runtime.engine import nothing
 from runtime.engine.answer import Answer
 from runtime.engine.backend import Backend
 from runtime.engine.company import Company, Kind
@@ -71,6 +72,7 @@ class ContinuousEngine:
         self._queue: deque[Job] = deque()
         self._running: list[Stream] = []
         self._cancelled: set[int] = set()
+        self._decoded: Callable[[], None] = nothing
         self._read = False  # whether the last step read of a prompt
         self._chunks = 0
 
@@ -91,8 +93,9 @@ class ContinuousEngine:
         if any(job.id == job_id for job in known):
             self._cancelled.add(job_id)
 
-    def step(self) -> list[Event]:
+    def step(self, decoded: Callable[[], None] = nothing) -> list[Event]:
         """Answer, or read of a prompt; return what came of it."""
+        self._decoded = decoded
         events: list[Event] = []
         if self._cancelled:
             events += self._end_cancelled()
@@ -229,6 +232,7 @@ class ContinuousEngine:
     def _look(self, stream: Stream, picture: Picture) -> list[Event]:
         """Compute a picture, whole: nothing else can be computed in between."""
         slot = stream.slot
+        self._decoded()  # it takes long
         share = Share(stream, 0, [], 0)
         try:
             done = self._backend.see(picture, picture.start, slot.id)
@@ -299,6 +303,7 @@ class ContinuousEngine:
         except WorkerFailed as error:
             return self._give_up(shares, error)
         if done:
+            self._decoded()
             return self._settle(shares, start, doubtful)
         if end - start == 1:
             return self._give_up(shares, _no_room())

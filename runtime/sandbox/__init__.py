@@ -8,7 +8,12 @@ them; the report says which.
 
 from __future__ import annotations
 
-from runtime.sandbox.confine import confine_courier, confine_front_end, confine_worker
+from runtime.sandbox.confine import (
+    confine_courier,
+    confine_front_end,
+    confine_quantizer,
+    confine_worker,
+)
 from runtime.sandbox.egress import EgressAttempt, attempt_all
 from runtime.sandbox.report import SandboxReport
 
@@ -18,5 +23,6 @@ __all__ = [
     "attempt_all",
     "confine_courier",
     "confine_front_end",
+    "confine_quantizer",
     "confine_worker",
 ]

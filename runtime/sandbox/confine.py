@@ -28,7 +28,12 @@ from runtime.sandbox.kernel import (
     thread_count,
 )
 from runtime.sandbox.namespaces import enter_empty_network
-from runtime.sandbox.policy import courier_policy, front_end_policy, worker_policy
+from runtime.sandbox.policy import (
+    courier_policy,
+    front_end_policy,
+    quantizer_policy,
+    worker_policy,
+)
 from runtime.sandbox.report import SandboxReport
 from runtime.sandbox.surroundings import interpreter_grants, web_grants
 from runtime.sandbox.syscalls import Architecture, current
@@ -77,6 +82,59 @@ def confine_worker(
     rules = seccomp.install(worker_policy(os.getpid()), arch)
     return SandboxReport(
         process="worker",
+        namespace=namespace,
+        landlock=reached,
+        seccomp=f"enforced, {rules} rules",
+        no_new_privs=prctl(PR_GET_NO_NEW_PRIVS) == 1,
+        capabilities=capabilities,
+    )
+
+
+def confine_quantizer(
+    *,
+    readable: Path,
+    writable: Path,
+    keep_descriptors: Sequence[int],
+    preload: Sequence[str] = (),
+) -> SandboxReport:
+    """Confine a fresh process that makes one file out of another: as a worker, but for that file.
+
+    Args:
+        readable: The one to read.
+        writable: The one to write; it must be there.
+        keep_descriptors: As in :func:`confine_worker`.
+        preload: As there.
+
+    Returns:
+        What was reached.
+
+    Raises:
+        SandboxUnavailable: No filter, no Landlock, which alone keeps it from other files, or
+            threads already run. The caller must exit.
+        NotFound: One of the files is missing.
+        DependencyMissing: A module in ``preload`` is missing.
+    """
+    arch = current()
+    _close_others((*STANDARD_STREAMS, *keep_descriptors))
+    _preload(preload)
+    _demand_single_thread("quantizer")
+    _demand_no_datagrams()
+    namespace = enter_empty_network()
+    capabilities = _give_up_privileges(arch)
+    grants = [
+        landlock.Grant(readable.resolve(), landlock.READ, required=True),
+        landlock.Grant(writable.resolve(), landlock.WRITE_FILE, required=True),
+    ]
+    reached = landlock.restrict([*grants, *interpreter_grants()], arch)
+    if not reached.startswith("ABI"):
+        raise SandboxUnavailable(
+            "no process can be kept to one file here",
+            why=f"Landlock is {reached}",
+            hint="Quantize the model with llama.cpp's tools before it is bundled",
+        )
+    rules = seccomp.install(quantizer_policy(os.getpid()), arch)
+    return SandboxReport(
+        process="quantizer",
         namespace=namespace,
         landlock=reached,
         seccomp=f"enforced, {rules} rules",

@@ -51,6 +51,9 @@ open openat creat pwrite64 pwritev pwritev2 truncate ftruncate fallocate fsync f
 sync_file_range flock rename renameat renameat2 mkdir mkdirat rmdir unlink unlinkat link linkat
 chmod fchmod fchmodat fchmodat2 utime utimes utimensat futimesat copy_file_range sendfile
 """
+_ONE_FILE: Final = """
+open openat pwrite64 pwritev ftruncate fallocate fsync fdatasync
+"""
 _SERVING: Final = """
 accept accept4
 """
@@ -102,6 +105,15 @@ def front_end_policy(pid: int) -> Policy:
         "front-end",
         (*_common(pid), *_allow(_WRITING), *_allow(_SERVING), *_one_of("fcntl", 1, _FCNTL_LOCKS)),
     )
+
+
+def quantizer_policy(pid: int) -> Policy:
+    """The list for a process that writes one file: which one is Landlock's to see.
+
+    Args:
+        pid: The process itself, the only one it may signal.
+    """
+    return Policy("quantizer", (*_common(pid), *_allow(_ONE_FILE)))
 
 
 def courier_policy(pid: int) -> Policy:

@@ -19,7 +19,7 @@ class SandboxReport:
         capabilities: ``none``, or ``kept: …`` where the kernel would not take them.
     """
 
-    process: Literal["worker", "front-end", "courier"]
+    process: Literal["worker", "front-end", "courier", "quantizer"]
     namespace: str
     landlock: str
     seccomp: str

@@ -23,6 +23,7 @@ from runtime.options import Options
 from runtime.sandbox import attempt_all
 from runtime.scheduler import Scheduler
 from runtime.watching import WATCHER
+from runtime.worker.client import Spawner
 from schemas import limits
 from schemas.errors import NotFound, PolicyRefused, SealiftError
 from schemas.settings import Serve
@@ -45,6 +46,8 @@ class Backend:
         noted: Withdrawals that requests met, and that are in the logs already.
         mirror: What pull and push talk with; None where nothing may be reached.
         uploads: Blobs on their way in.
+        spawner: Starts what quantizes; None where nothing can.
+        quantizing: Held while it runs: it takes all processors.
     """
 
     settings: Serve
@@ -56,6 +59,8 @@ class Backend:
     noted: set[tuple[Digest, Withdrawal]] = field(default_factory=set, hash=False)
     mirror: Mirror | None = None
     uploads: set[object] = field(default_factory=set, hash=False)
+    spawner: Spawner | None = None
+    quantizing: asyncio.Lock = field(default_factory=asyncio.Lock, hash=False)
 
     async def run(self, call: Callable[..., T], *arguments: Any) -> T:
         """Call something that touches the disk, in one of the pool's threads."""

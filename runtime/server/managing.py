@@ -10,8 +10,8 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from registry.digest import Digest
@@ -20,15 +20,17 @@ from registry.staging import StagingArea
 from registry.store import Store
 from registry.verify import DigestWriter, storage_errors
 from runtime.engine.template import check_syntax
-from runtime.making import MODEL_FILE, ONE_FILE, Recipe, make
+from runtime.making import MODEL_FILE, ONE_FILE, Recipe, make, to_quantize
 from runtime.messages import Message
 from runtime.mirror.remote import Remote
 from runtime.mirror.transfers import Tell
 from runtime.modelfile import ROLES
 from runtime.options import parse_parameters
+from runtime.quantizing import parse_kind
 from runtime.server.backend import Backend
 from runtime.server.body import Fields
 from runtime.server.ollama import message
+from runtime.server.quantizing import Quantization
 from runtime.server.requests import check_template, parse_model
 from schemas import limits
 from schemas.errors import (
@@ -72,6 +74,7 @@ def parse_create(body: dict[str, Any]) -> tuple[Recipe, bool]:
     if system is not None:
         _check_size("system", system)
     parameters = fields.table("parameters")
+    kind = fields.text("quantize") or fields.text("quantization")
     recipe = Recipe(
         reference=reference,
         base=base,
@@ -84,17 +87,13 @@ def parse_create(body: dict[str, Any]) -> tuple[Recipe, bool]:
         parameters=parse_parameters(parameters.value) if parameters else {},
         messages=_messages(fields),
         licenses=_licenses(fields),
+        quantize=parse_kind(kind) if kind else None,
     )
     return recipe, fields.flag("stream", default=True)
 
 
 def _refuse(fields: Fields) -> None:
     """What cannot be done here, in Ollama's words where it has some."""
-    if fields.text("quantize") or fields.text("quantization"):
-        raise UnsupportedRequest(
-            "create-time quantization is not supported",
-            hint="Quantize the model with llama.cpp's tools before it is bundled",
-        )
     for name in ("renderer", "parser", "draft_files", "remote_host"):
         if fields.raw(name):
             raise UnsupportedRequest(f'"{name}" is not supported')
@@ -169,20 +168,28 @@ def _check_size(what: str, text: str) -> None:
         raise UsageError(f'"{what}" is too large', why=f"over {limits.PART_BYTES // 2} bytes")
 
 
-async def create(backend: Backend, recipe: Recipe) -> list[Line]:
-    """Make a model; the lines that tell of it.
+async def create(backend: Backend, recipe: Recipe) -> AsyncGenerator[Line, None]:
+    """Make a model; yield the lines that tell of it.
 
     Raises:
-        SealiftError: As :func:`runtime.making.make`; a header that does not parse is the client's
-            fault here.
+        SealiftError: As :func:`runtime.making.make`, and of :class:`Quantization`;
+            a header that does not parse is the client's fault here.
     """
     try:
+        source = await backend.run(to_quantize, backend.store, recipe)
+        if source is not None and recipe.quantize is not None:
+            work = Quantization(backend, *source, recipe.quantize)
+            async with aclosing(work.lines()) as lines:
+                async for line in lines:
+                    yield line
+            recipe = replace(recipe, quantized=work.result)
         statuses = await backend.run(make, backend.store, recipe)
     except MalformedModel as error:
         if recipe.base is not None:
             raise
         raise UnsupportedRequest("supplied file was not in GGUF format", why=error.line()) from None
-    return [{"status": status} for status in statuses]
+    for status in statuses:
+        yield {"status": status}
 
 
 # -- blobs --------------------------------------------------------------------------------------

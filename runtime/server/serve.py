@@ -137,7 +137,14 @@ async def _serve(settings: Serve, served: _Served) -> None:
     ):
         document = served.report.document()
         backend = Backend(
-            settings, store, scheduler, pool, document, integrity, mirror=served.mirror
+            settings,
+            store,
+            scheduler,
+            pool,
+            document,
+            integrity,
+            mirror=served.mirror,
+            spawner=served.launcher,
         )
         runner = make_runner(backend, governance)
         governance.start()

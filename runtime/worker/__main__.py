@@ -2,7 +2,8 @@
 
 It reads one frame, the :class:`runtime.messages.WorkerSpec`; confines itself; loads the model;
 answers ``ready`` or ``failed``; and serves until the other end of the socket closes. Nothing of the
-model file is read before the sandbox is closed.
+model file is read before the sandbox is closed. Told to quantize a file instead, it does so,
+answers ``quantized`` or ``failed``, and ends.
 """
 
 from __future__ import annotations
@@ -20,8 +21,16 @@ from typing import Any, Final
 from runtime.engine import Engine
 from runtime.engine.threads import physical_cores
 from runtime.launcher import die_with_parent
-from runtime.messages import WorkerReady, WorkerSpec, event_document, task_from_document
-from runtime.sandbox import SandboxReport, attempt_all, confine_worker
+from runtime.messages import (
+    Event,
+    Piece,
+    QuantizeSpec,
+    WorkerReady,
+    WorkerSpec,
+    event_document,
+    task_from_document,
+)
+from runtime.sandbox import SandboxReport, attempt_all, confine_quantizer, confine_worker
 from runtime.worker.frames import FrameDecoder, NeedData, encode
 from schemas.errors import LoadFailed, SealiftError
 
@@ -29,6 +38,7 @@ _RECEIVE_BYTES: Final = 256 * 1024
 # The engine and its libraries: our own or installed code, loaded before the gates close.
 _ENGINE: Final = "runtime.engine.llama"
 _VISION: Final = "runtime.engine.llama.vision"
+_QUANTIZING: Final = "runtime.engine.llama.quantizing"
 
 
 class Channel:
@@ -64,12 +74,45 @@ class Channel:
             self._decoder.feed(data)
 
 
+class Outbox:
+    """Events on their way to the front-end.
+
+    What only continues answers waits until the next tokens are decoded: decoding takes every
+    processor, so a front-end that writes answers is in its way; choosing tokens takes one.
+
+    Args:
+        channel: Where they go.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._held: list[Event] = []
+
+    def put(self, events: list[Event], *, busy: bool) -> None:
+        """Send events, now if somebody may wait for more than the next piece of an answer.
+
+        Args:
+            events: What came of a step.
+            busy: Whether there will be another one at once.
+        """
+        self._held += events
+        if not busy or not all(isinstance(event, Piece) for event in events):
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is held."""
+        if self._held:
+            self._channel.send({"events": [event_document(event) for event in self._held]})
+            self._held.clear()
+
+
 def serve(channel: Channel, engine: Engine) -> None:
     """Serve until the front-end is gone or says ``stop``.
 
     Raises:
         EOFError: The front-end is gone.
     """
+    outbox = Outbox(channel)
     while True:
         for document in channel.receive(wait=not engine.busy):
             operation = document["op"]
@@ -82,9 +125,7 @@ def serve(channel: Channel, engine: Engine) -> None:
             elif operation == "stop":
                 return
         if engine.busy:
-            events = engine.step()
-            if events:
-                channel.send({"events": [event_document(event) for event in events]})
+            outbox.put(engine.step(outbox.flush), busy=engine.busy)
 
 
 def load(spec: WorkerSpec, descriptor: int) -> tuple[Engine, WorkerReady]:
@@ -124,6 +165,26 @@ def _confine(spec: WorkerSpec, descriptor: int) -> SandboxReport:
     return confine_worker(readable=files, keep_descriptors=[descriptor], preload=modules)
 
 
+def quantize(spec: QuantizeSpec, descriptor: int) -> SandboxReport:
+    """Confine this process, then make one file out of another.
+
+    Raises:
+        SealiftError: It cannot be confined, or the engine refuses; the process must end.
+    """
+    if spec.num_threads <= 0:
+        spec = replace(spec, num_threads=physical_cores())
+    report = confine_quantizer(
+        readable=Path(spec.source_path),
+        writable=Path(spec.target_path),
+        keep_descriptors=[descriptor],
+        preload=[_QUANTIZING],
+    )
+    from runtime.engine.llama import quantizing
+
+    quantizing.quantize(spec)
+    return report
+
+
 def main() -> None:
     """Entry point."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
@@ -131,9 +192,13 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front-end decides when a worker ends
     channel = Channel(socket.socket(fileno=descriptor))
     try:
-        spec = WorkerSpec(**channel.receive(wait=True)[0]["spec"])
+        task = channel.receive(wait=True)[0]
         try:
-            engine, ready = load(spec, descriptor)
+            if "quantize" in task:
+                report = quantize(QuantizeSpec(**task["quantize"]), descriptor)
+                channel.send({"quantized": report.document()})
+                return
+            engine, ready = load(WorkerSpec(**task["spec"]), descriptor)
         except SealiftError as error:
             channel.send({"failed": error.document()})
             return

@@ -199,7 +199,7 @@ class Worker:
         elif "ready" in document:
             _resolve(self._greeting, document["ready"])
         elif "failed" in document and not self._greeting.done():
-            self._greeting.set_exception(_error(document["failed"]))
+            self._greeting.set_exception(reported(document["failed"]))
 
     def lost(self, why: str) -> None:
         """The socket is closed.
@@ -231,13 +231,7 @@ class Worker:
                 status = await asyncio.shield(self._exit)
         except TimeoutError:
             return "it closed its connection"
-        if status >= 0:
-            return f"it ended with status {status}"
-        try:
-            name = signal.Signals(-status).name
-        except ValueError:
-            name = str(-status)
-        return f"it was ended by signal {name}"
+        return ending(status)
 
     def _died(self, why: str) -> WorkerFailed:
         if self._stopping:
@@ -283,7 +277,18 @@ def _resolve(future: asyncio.Future[T], result: T) -> None:
         future.set_result(result)
 
 
-def _error(document: dict[str, Any]) -> SealiftError:
+def ending(status: int) -> str:
+    """How a process ended, for people; the status is as in :attr:`subprocess.Popen.returncode`."""
+    if status >= 0:
+        return f"it ended with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = str(-status)
+    return f"it was ended by signal {name}"
+
+
+def reported(document: dict[str, Any]) -> SealiftError:
     """The error that a worker reported, as what it was."""
     kind = next((k for k in _kinds(SealiftError) if k.code == document["code"]), LoadFailed)
     return kind(document["what"], why=document["why"], hint=document["hint"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import llama_cpp.llama_cpp as lib
 import ollama
 import pytest
 
@@ -98,6 +100,34 @@ def test_a_go_template_speaks_of_tools(server: Server, client: ollama.Client) ->
     plain = client.chat("caller", ASK, options={"num_predict": 1})
     told = client.chat("caller", ASK, tools=[tool], options={"num_predict": 1})
     assert (told.prompt_eval_count or 0) > (plain.prompt_eval_count or 0) + 20
+
+
+@pytest.fixture(scope="module")
+def whole(model_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model with 16 bits a weight."""
+    path = tmp_path_factory.mktemp("whole") / "whole.gguf"
+    parameters = lib.llama_model_quantize_default_params()
+    parameters.ftype = lib.LLAMA_FTYPE_MOSTLY_F16
+    parameters.allow_requantize = True
+    arguments = (str(model_gguf).encode(), str(path).encode(), ctypes.byref(parameters))
+    assert lib.llama_model_quantize(*arguments) == 0
+    return path
+
+
+def test_a_model_is_quantized_as_it_is_made(
+    environment: dict[str, str], client: ollama.Client, whole: Path
+) -> None:
+    (whole.parent / "Modelfile").write_text("FROM ./whole.gguf\n")
+    command = (SEALIFT, "create", "quick", "-f", whole.parent / "Modelfile", "-q", "q4_K_M")
+    done = subprocess.run(command, env=environment, capture_output=True, check=False, text=True)
+    assert done.returncode == 0, done.stderr
+    details = client.show("quick").details
+    assert details is not None
+    assert details.quantization_level == "Q4_K_M"
+    (made,) = [m for m in client.list().models if m.model == "quick:latest"]
+    assert (made.size or 0) < 0.5 * whole.stat().st_size
+    answer = client.chat("quick", ASK, options={"temperature": 0, "num_predict": 12})
+    assert "Paris" in (answer.message.content or "")
 
 
 def test_a_session_is_saved_and_gone_on_with(

@@ -20,7 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runtime.sandbox import attempt_all, confine_front_end, confine_worker, seccomp
+from runtime.sandbox import (
+    attempt_all,
+    confine_front_end,
+    confine_quantizer,
+    confine_worker,
+    seccomp,
+)
 from runtime.sandbox.bpf import Action, Policy, Rule, assemble, compile_policy
 from runtime.sandbox.kernel import PR_SET_NO_NEW_PRIVS, prctl, syscall
 from runtime.sandbox.surroundings import interpreter_grants
@@ -197,6 +203,22 @@ def worker(config: dict[str, Any]) -> dict[str, object]:
     }
 
 
+def quantizer(config: dict[str, Any]) -> dict[str, object]:
+    target = Path(config["folder"]) / "target"
+    target.touch()
+    report = confine_quantizer(readable=Path(config["model"]), writable=target, keep_descriptors=[])
+    probes = {**common_probes(config), "write the target": lambda: target.write_bytes(b"x")}
+    found = {name: answer(probe) for name, probe in probes.items()}
+    egress = [attempt.document() for attempt in attempt_all(config["tcp"])]
+    return {"report": report.document(), "egress": egress, "probes": found}
+
+
+def quantizer_in_a_container(config: dict[str, Any]) -> dict[str, object]:
+    """No Landlock."""
+    _outer_filter(Rule("landlock_create_ruleset", Action.UNKNOWN))
+    return quantizer(config)
+
+
 def front_end(config: dict[str, Any]) -> dict[str, object]:
     home = Path(config["home"])
     listener = socket.create_server(("127.0.0.1", 0))
@@ -324,6 +346,8 @@ SCENARIOS: dict[str, Callable[[dict[str, Any]], dict[str, object]]] = {
     scenario.__name__: scenario
     for scenario in (
         worker,
+        quantizer,
+        quantizer_in_a_container,
         front_end,
         unconfined,
         unprivileged,

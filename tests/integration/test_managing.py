@@ -111,6 +111,11 @@ async def test_the_last_line_alone(site: Site) -> None:
             "create-time quantization is not",
         ),
         (
+            {"model": "m", "from": "tiny", "quantize": "q9"},
+            400,
+            "unsupported quantization type q9",
+        ),
+        (
             {"model": "m", "from": "tiny", "adapters": {"a": digest(b"x")}},
             400,
             "blob not found for",

@@ -143,6 +143,29 @@ def test_the_worker_writes_nowhere(worker: dict[str, Any], probe: str) -> None:
     assert worker["probes"][probe] == "EPERM"
 
 
+def test_the_quantizer_writes_its_file_and_no_other(
+    config: dict[str, Any], repository: Path
+) -> None:
+    found = result("quantizer", config, repository)
+    if not landlock.version(current()):
+        assert found["error"]["code"] == "sandbox-unavailable"
+        return
+    probes = found["probes"]
+    assert probes["write the target"] == "ok"
+    assert {probes[probe] for probe in REFUSED} == {"EPERM"}
+    assert {probes[probe] for probe in WRITES} <= {"EACCES", "EPERM", "EXDEV"}
+    assert {probes[probe] for probe in READS} <= {"EACCES", "ENOENT"}
+    assert {probes[probe] for probe in NEEDED} == {"ok"}
+    assert {attempt["outcome"] for attempt in found["egress"]} == {"refused"}
+    (Path(config["folder"]) / "target").unlink()
+
+
+def test_without_landlock_nothing_is_quantized(config: dict[str, Any], repository: Path) -> None:
+    found = result("quantizer_in_a_container", config, repository)
+    assert found["error"]["code"] == "sandbox-unavailable"
+    (Path(config["folder"]) / "target").unlink()
+
+
 @pytest.mark.parametrize("probe", NEEDED)
 def test_what_is_needed_still_works(
     worker: dict[str, Any], front_end: dict[str, Any], probe: str

@@ -8,10 +8,12 @@ arguments are checked before they are made: batch size, number of sequences.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
+from runtime.engine import nothing
 from runtime.engine.continuous import ContinuousEngine
 from runtime.engine.guard import Guard
 from runtime.engine.llama.context import Context
@@ -140,11 +142,11 @@ class LlamaEngine:
         if self._embedder is not None and self._embedder.cancel(task_id):
             self._ready.append(Finished(task_id, "cancelled", 0, 0, 0, 0))
 
-    def step(self) -> list[Event]:
+    def step(self, decoded: Callable[[], None] = nothing) -> list[Event]:
         """Decode once for all answers, and once for texts to be embedded."""
         events, self._ready = self._ready, []
         if self._generator is not None and self._generator.busy:
-            events += self._generator.step()
+            events += self._generator.step(decoded)
         if self._embedder is not None and self._embedder.busy:
             events += self._embedder.step()
         return events

@@ -50,18 +50,21 @@ async def _create(request: web.Request) -> web.StreamResponse:
 async def _made(backend: Backend, recipe: Recipe) -> AsyncGenerator[Line, None]:
     """Make a model; a base that is not here is pulled, where there is a mirror to pull from."""
     try:
-        lines = await managing.create(backend, recipe)
+        async with aclosing(managing.create(backend, recipe)) as lines:
+            async for line in lines:
+                yield line
+            return
     except NotFound:
         if backend.mirror is None or recipe.base is None:
             raise
-        wanted = managing.Transfer(recipe.base, stream=True)
-        async with aclosing(managing.transfer(backend, pull, wanted)) as pulled:
-            async for line in pulled:
-                if line != managing.SUCCESS:  # the last word is the new model's
-                    yield line
-        lines = await managing.create(backend, recipe)
-    for line in lines:
-        yield line
+    wanted = managing.Transfer(recipe.base, stream=True)
+    async with aclosing(managing.transfer(backend, pull, wanted)) as pulled:
+        async for line in pulled:
+            if line != managing.SUCCESS:  # the last word is the new model's
+                yield line
+    async with aclosing(managing.create(backend, recipe)) as lines:
+        async for line in lines:
+            yield line
 
 
 @described(Operation("Whether a blob is here", other={404: "It is not."}))

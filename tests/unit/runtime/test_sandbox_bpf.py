@@ -21,7 +21,7 @@ from runtime.sandbox.bpf import (
     assemble,
     compile_policy,
 )
-from runtime.sandbox.policy import front_end_policy, worker_policy
+from runtime.sandbox.policy import front_end_policy, quantizer_policy, worker_policy
 from runtime.sandbox.syscalls import AARCH64, X86_64, Architecture
 
 ARCHES = (X86_64, AARCH64)
@@ -123,7 +123,7 @@ def policies(draw: st.DrawFn) -> Policy:
 
 
 @pytest.mark.parametrize("arch", ARCHES, ids=lambda arch: arch.name)
-@pytest.mark.parametrize("make", [worker_policy, front_end_policy])
+@pytest.mark.parametrize("make", [worker_policy, front_end_policy, quantizer_policy])
 @given(data=st.data())
 def test_program_means_what_the_policy_says(
     data: st.DataObject, arch: Architecture, make: Callable[[int], Policy]
@@ -148,7 +148,7 @@ def test_program_means_what_any_table_says(
 
 
 @pytest.mark.parametrize("arch", ARCHES, ids=lambda arch: arch.name)
-@pytest.mark.parametrize("make", [worker_policy, front_end_policy])
+@pytest.mark.parametrize("make", [worker_policy, front_end_policy, quantizer_policy])
 def test_every_call_of_the_table_gets_the_verdict_of_the_policy(
     arch: Architecture, make: Callable[[int], Policy]
 ) -> None:
