@@ -7,6 +7,7 @@ llama.cpp refuses, and its "model" makes the next token from everything before i
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -438,6 +439,35 @@ def test_whoever_waits_for_a_prompt_goes_on_when_its_reader_leaves() -> None:
     events = drain(subject)
     expected = alone([ord(c) - 97 for c in prompt], Sampling(num_predict=3))
     assert answer(events, 2) == expected
+
+
+class Told(SimulatedContext):
+    """Writes down what it does: a D for each decoding, a c for each token chosen."""
+
+    log = ""
+
+    def decode(self, start: int, end: int) -> bool:
+        self.log += "D"
+        return super().decode(start, end)
+
+    def choose(self, row: int, sampler: Any, *, free: bool) -> int:
+        self.log += "c"
+        return super().choose(row, sampler, free=free)
+
+
+def test_between_decoding_and_choosing_is_time_for_others() -> None:
+    context = Told(8, 100)
+
+    def told() -> None:
+        context.log += "."
+
+    subject = engine(context, 2)
+    for number, prompt in enumerate(["abc", "bca"]):
+        subject.submit(job(number, prompt, num_predict=4))
+    while subject.busy:
+        subject.step(told)
+    assert re.fullmatch(r"(D\.c*)+", context.log)
+    assert context.log.count("c") == 8
 
 
 def test_gaps_between_slots_are_closed() -> None:
