@@ -50,11 +50,6 @@ _SET_VARIABLES: Final = {
     # NumPy's library must not start threads before the worker confines itself.
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    # How long the engine's threads spin at a barrier: a millisecond or two, not libgomp's 18.
-    # There are hundreds of barriers per token. One that sleeps at once is woken late after every
-    # small disturbance; on a busy machine one that spins for longer than a time slice keeps the one
-    # it waits for from running, and a token takes seconds.
-    "GOMP_SPINCOUNT": "30000",
 }
 
 
@@ -75,8 +70,16 @@ def clean_environment() -> dict[str, str]:
     return {**kept, **_SET_VARIABLES}
 
 
-def start_python(module: str, inherited: socket.socket, *, own_session: bool) -> int:
+def start_python(module: str, inherited: socket.socket, *, own_group: bool) -> int:
     """Start ``python -m module FD PARENT`` with one inherited descriptor beside standard error.
+
+    Args:
+        module: What to run.
+        inherited: The descriptor.
+        own_group: Whether a terminal's signals are not for it. Not a session of its own: to the
+            kernel a session is one task (``sched_autogroup``, sched(7)), so it finds nothing wrong
+            with all threads of a worker on one processor while something else has another one, and
+            threads that wait for each other at barriers then take twenty times as long.
 
     Returns:
         Its process id. The caller waits for it.
@@ -94,7 +97,7 @@ def start_python(module: str, inherited: socket.socket, *, own_session: bool) ->
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=(descriptor,),
-        start_new_session=own_session,
+        process_group=0 if own_group else None,
     )
     process.returncode = 0  # reaped by whoever called; keeps Popen from waiting or warning
     return process.pid
@@ -157,7 +160,7 @@ class _Server:
             return
         with ours, theirs:
             try:
-                pid = start_python("runtime.worker", theirs, own_session=True)
+                pid = start_python("runtime.worker", theirs, own_group=True)
             except OSError as error:
                 self._send({"failed": str(error)})
                 return
@@ -218,7 +221,7 @@ class Launcher:
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
-                pid = start_python("runtime.launcher", theirs, own_session=False)
+                pid = start_python("runtime.launcher", theirs, own_group=False)
         except OSError as error:
             raise WorkerFailed("the launcher of workers cannot start", why=str(error)) from error
         ours.setblocking(False)

@@ -57,7 +57,7 @@ class Courier:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                pid = start_python("runtime.mirror.courier", theirs, own_session=False)
+                pid = start_python("runtime.mirror.courier", theirs, own_group=False)
             ours.settimeout(limits.PROBE_SECONDS)
             ours.send(json.dumps(list(addresses)).encode())
             answer = json.loads(ours.recv(_PACKET_BYTES) or b"{}")
