@@ -92,7 +92,8 @@ async def test_the_process_has_nothing_it_does_not_need(
     async with running(model_gguf) as (worker, launcher):
         process = psutil.Process(worker.ready.pid)
         assert process.ppid() == launcher.pid
-        assert os.getsid(process.pid) == process.pid
+        assert os.getpgid(process.pid) == process.pid, "a terminal's Ctrl-C is not for it"
+        assert os.getsid(process.pid) == os.getsid(0), "to an autogroup it would be one task"
         if os.geteuid() == 0:  # a process that cannot be dumped shows these to root only
             assert "SEALIFT_SECRET" not in process.environ()
             kinds = sorted(fd.readlink().name.split(":")[0] for fd in _descriptors(process.pid))
