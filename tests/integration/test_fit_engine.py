@@ -44,14 +44,16 @@ def test_what_the_engine_allocates(
 
 
 @pytest.mark.parametrize("context", [512, 4096])
-def test_what_the_first_embedding_takes_more(tmp_path: Path, context: int) -> None:
+def test_what_embeddings_take_at_most(tmp_path: Path, context: int) -> None:
     path = write(tmp_path / "model.gguf", KINDS[1])
     spec = WorkerSpec(str(path), context_length=context, num_threads=1)
     engine = LlamaEngine(spec)
     try:
-        LOG.clear()
-        engine.submit(Embed(1, ("text",)))
-        allocated = sum(size for _, _, size in LOG.buffers())
+        allocated = 0
+        for text in ("short", "longer than a small context has room for " * 40):
+            LOG.clear()
+            engine.submit(Embed(1, (text,), truncate=True))
+            allocated = max(allocated, sum(size for _, _, size in LOG.buffers()))
     finally:
         engine.close()
     found = embedding(shape_of(read_header_file(path)), spec)
