@@ -18,7 +18,7 @@ from bundler.files import check_output, open_regular
 from bundler.finding import find_bundle
 from bundler.media import MediaCheck, check_media
 from bundler.parity import Damage, FileRange, Table, repair_files, scan
-from bundler.volumes import look
+from bundler.volumes import Media, look
 from registry.verify import storage_errors
 from schemas.errors import MalformedDocument, NotFound
 from schemas.render import Meter
@@ -30,15 +30,15 @@ def check_paths(paths: Sequence[Path], progress: Meter) -> MediaCheck:
     It asks whether the medium holds what the head describes, not who signed that.
 
     Args:
-        paths: The bundle, or its head and volumes as far as they lie on this medium.
+        paths: The bundle, or its head and volumes as far as they lie on this medium; of a head
+            alone, those in its folder.
         progress: Told of the bytes.
 
     Raises:
         ContentError: There is no head, or it is broken.
         StorageFailure: The medium is gone.
     """
-    media = look(paths)
-    head, _ = find_bundle(media)
+    head, media = _at_hand(paths)
     files = media_files(head, media)
     total = sum(extent.length for file in files for extent in file.extents)
     progress.begin("reading back", total)
@@ -70,7 +70,8 @@ def repair_paths(
     import verifies it.
 
     Args:
-        paths: The head, and volumes and parity volumes as far as they are at hand.
+        paths: The head, and volumes and parity volumes as far as they are at hand; of a head alone,
+            those in its folder.
         folder: Where repaired volumes go; None puts each where the damaged one lies, and lost ones
             beside the head.
         progress: Told of the bytes.
@@ -81,8 +82,7 @@ def repair_paths(
         MalformedDocument: The bundle has no parity.
         StorageFull, StorageFailure: As they come.
     """
-    media = look(paths)
-    head, _ = find_bundle(media)
+    head, media = _at_hand(paths)
     seen = outline(head)
     table = seen.table
     if table is None:
@@ -105,6 +105,15 @@ def repair_paths(
     progress.begin("repairing", sum(table.length(number) for number in numbers))
     repair_files(files, table, outputs, around=around, damage=damage, progress=progress.advance)
     return Repaired(damage, misshapen, tuple(outputs.values()))
+
+
+def _at_hand(paths: Sequence[Path]) -> tuple[Path, Media]:
+    """A bundle and its volumes; beside a head that is named alone they are looked for."""
+    media = look(paths)
+    head, _ = find_bundle(media)
+    if list(paths) == [head] and not media.volumes:
+        media = look([head, head.parent])
+    return head, media
 
 
 def _around(seen: Outline, table: Table) -> dict[int, tuple[bytes, bytes]]:

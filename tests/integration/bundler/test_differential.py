@@ -177,17 +177,19 @@ def test_volumes_are_mended_from_parity(trip: Trip, tmp_path: Path) -> None:
     damage(stick / "m.v003.tar", 700)
     damage(stick / "m.v001.tar", 300_000)
 
-    checked = trip.near.bundle("check-media", stick, "--json")
-    assert checked.code == 11
-    verdicts = {file["name"]: file["ok"] for file in json.loads(checked.out)["files"]}
-    assert [name for name, ok in verdicts.items() if not ok] == ["m.v001.tar", "m.v003.tar"]
+    for named in (stick, stick / "m.tar"):  # of a head alone, what lies beside it
+        checked = trip.near.bundle("check-media", named, "--json")
+        assert checked.code == 11
+        verdicts = {file["name"]: file["ok"] for file in json.loads(checked.out)["files"]}
+        assert [name for name, ok in verdicts.items() if not ok] == ["m.v001.tar", "m.v003.tar"]
 
     site = trip.site("mended")
     assert site.bundle("verify", stick).code == 0
     assert site.bundle("import", stick).code == 0
     assert check_sound(site.home) == [BASE]
     assert list((site.home / "staging").iterdir()) == []
-    assert trip.near.bundle("repair", stick, "--dry-run").code == 0
+    for named in (stick, stick / "m.tar"):
+        assert trip.near.bundle("repair", named, "--dry-run").code == 0
     assert not (stick / "m.v002.tar").exists()
     assert trip.near.bundle("repair", stick).code == 0
     assert {path.name: path.read_bytes() for path in stick.iterdir()} == whole
