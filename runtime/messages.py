@@ -477,13 +477,11 @@ class QuantizeSpec:
         source_path: A GGUF file, absolute.
         target_path: The empty file to write, absolute.
         file_type: What to make, a number of ``llama_ftype`` in llama.cpp's ``llama.h``.
-        num_threads: 0 lets the engine choose.
     """
 
     source_path: str
     target_path: str
     file_type: int
-    num_threads: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -317,12 +317,14 @@ class Publisher:
         """
         check_clock(now)
         roles = {names.TIMESTAMP}
-        for namespace, group in _by_namespace(models).items():
-            _check_namespace(namespace, self.namespaces)
-            role = publisher_role(namespace)
-            signed = self._repository.targets_of(role)
-            if any(model_target(model) not in signed for model in group):
-                roles.add(role)  # else they may be signed already, by keys that are not here
+        signed: dict[str, Container[str]] = {}
+        for model in models:
+            _check_namespace(model.namespace, self.namespaces)
+            role = publisher_role(model.namespace)
+            if role not in signed:
+                signed[role] = self._repository.targets_of(role)
+            if model_target(model) not in signed[role]:
+                roles.add(role)  # else it may be signed already, by keys that are not here
         ring = self._ring_for(passphrase)
         for role in sorted(roles):
             self._repository.require(role, ring)
@@ -414,13 +416,6 @@ def _by_role(models: Sequence[SignedModel], known: Sequence[str]) -> dict[str, l
             raise UsageError(f"{model.reference} is given twice")
         seen.add(model.target)
         groups.setdefault(publisher_role(namespace), []).append(model)
-    return groups
-
-
-def _by_namespace(models: Sequence[Reference]) -> dict[str, list[Reference]]:
-    groups: dict[str, list[Reference]] = {}
-    for model in models:
-        groups.setdefault(model.namespace, []).append(model)
     return groups
 
 

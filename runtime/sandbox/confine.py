@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from runtime.sandbox import landlock, seccomp
+from runtime.sandbox.bpf import Policy
 from runtime.sandbox.kernel import (
     PR_GET_NO_NEW_PRIVS,
     PR_SET_DUMPABLE,
@@ -34,12 +35,13 @@ from runtime.sandbox.policy import (
     quantizer_policy,
     worker_policy,
 )
-from runtime.sandbox.report import SandboxReport
+from runtime.sandbox.report import Process, SandboxReport
 from runtime.sandbox.surroundings import interpreter_grants, web_grants
 from runtime.sandbox.syscalls import Architecture, current
 from schemas.errors import DependencyMissing, SandboxUnavailable
 
 STANDARD_STREAMS: Final = (0, 1, 2)
+_SHARED: Final = "shared with the host"
 # Libraries that start threads as they are loaded, each with the variable that stops it.
 _SINGLE_THREADED_LOADING: Final = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -71,23 +73,10 @@ def confine_worker(
         DependencyMissing: A module in ``preload`` is missing.
     """
     arch = current()
-    _close_others((*STANDARD_STREAMS, *keep_descriptors))
-    _preload(preload)
-    _demand_single_thread("worker")
-    _demand_no_datagrams()
-    namespace = enter_empty_network()
-    capabilities = _give_up_privileges(arch)
+    namespace, capabilities = _isolate("worker", keep_descriptors, preload, arch)
     grants = [landlock.Grant(p.resolve(), landlock.READ, required=True) for p in readable]
     reached = landlock.restrict([*grants, *interpreter_grants()], arch)
-    rules = seccomp.install(worker_policy(os.getpid()), arch)
-    return SandboxReport(
-        process="worker",
-        namespace=namespace,
-        landlock=reached,
-        seccomp=f"enforced, {rules} rules",
-        no_new_privs=prctl(PR_GET_NO_NEW_PRIVS) == 1,
-        capabilities=capabilities,
-    )
+    return _enforce("worker", worker_policy(os.getpid()), arch, namespace, reached, capabilities)
 
 
 def confine_quantizer(
@@ -115,12 +104,7 @@ def confine_quantizer(
         DependencyMissing: A module in ``preload`` is missing.
     """
     arch = current()
-    _close_others((*STANDARD_STREAMS, *keep_descriptors))
-    _preload(preload)
-    _demand_single_thread("quantizer")
-    _demand_no_datagrams()
-    namespace = enter_empty_network()
-    capabilities = _give_up_privileges(arch)
+    namespace, capabilities = _isolate("quantizer", keep_descriptors, preload, arch)
     grants = [
         landlock.Grant(readable.resolve(), landlock.READ, required=True),
         landlock.Grant(writable.resolve(), landlock.WRITE_FILE, required=True),
@@ -132,14 +116,8 @@ def confine_quantizer(
             why=f"Landlock is {reached}",
             hint="Quantize the model with llama.cpp's tools before it is bundled",
         )
-    rules = seccomp.install(quantizer_policy(os.getpid()), arch)
-    return SandboxReport(
-        process="quantizer",
-        namespace=namespace,
-        landlock=reached,
-        seccomp=f"enforced, {rules} rules",
-        no_new_privs=prctl(PR_GET_NO_NEW_PRIVS) == 1,
-        capabilities=capabilities,
+    return _enforce(
+        "quantizer", quantizer_policy(os.getpid()), arch, namespace, reached, capabilities
     )
 
 
@@ -177,14 +155,8 @@ def confine_front_end(
     grants = [landlock.Grant(p.resolve(), landlock.READ, required=True) for p in readable]
     grants += [landlock.Grant(p.resolve(), landlock.WRITE, required=True) for p in writable]
     reached = landlock.restrict([*grants, *interpreter_grants(), *web_grants()], arch)
-    rules = seccomp.install(front_end_policy(os.getpid()), arch)
-    return SandboxReport(
-        process="front-end",
-        namespace="shared with the host",
-        landlock=reached,
-        seccomp=f"enforced, {rules} rules",
-        no_new_privs=prctl(PR_GET_NO_NEW_PRIVS) == 1,
-        capabilities=capabilities,
+    return _enforce(
+        "front-end", front_end_policy(os.getpid()), arch, _SHARED, reached, capabilities
     )
 
 
@@ -210,10 +182,34 @@ def confine_courier(*, port: int, keep_descriptors: Sequence[int]) -> SandboxRep
     _demand_no_datagrams()
     capabilities = _give_up_privileges(arch)
     reached = landlock.restrict(interpreter_grants(), arch, port=port)
-    rules = seccomp.install(courier_policy(os.getpid()), arch)
+    return _enforce("courier", courier_policy(os.getpid()), arch, _SHARED, reached, capabilities)
+
+
+def _isolate(
+    process: Process, keep_descriptors: Sequence[int], preload: Sequence[str], arch: Architecture
+) -> tuple[str, str]:
+    """The first steps of a fresh process that needs no network; the states of two layers."""
+    _close_others((*STANDARD_STREAMS, *keep_descriptors))
+    _preload(preload)
+    _demand_single_thread(process)
+    _demand_no_datagrams()
+    namespace = enter_empty_network()
+    return namespace, _give_up_privileges(arch)
+
+
+def _enforce(
+    process: Process,
+    policy: Policy,
+    arch: Architecture,
+    namespace: str,
+    reached: str,
+    capabilities: str,
+) -> SandboxReport:
+    """The last step: the filter, and the report of all."""
+    rules = seccomp.install(policy, arch)
     return SandboxReport(
-        process="courier",
-        namespace="shared with the host",
+        process=process,
+        namespace=namespace,
         landlock=reached,
         seccomp=f"enforced, {rules} rules",
         no_new_privs=prctl(PR_GET_NO_NEW_PRIVS) == 1,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Process = Literal["worker", "front-end", "courier", "quantizer"]
+
 
 @dataclass(frozen=True, slots=True)
 class SandboxReport:
@@ -19,7 +21,7 @@ class SandboxReport:
         capabilities: ``none``, or ``kept: …`` where the kernel would not take them.
     """
 
-    process: Literal["worker", "front-end", "courier", "quantizer"]
+    process: Process
     namespace: str
     landlock: str
     seccomp: str

@@ -171,8 +171,7 @@ def quantize(spec: QuantizeSpec, descriptor: int) -> SandboxReport:
     Raises:
         SealiftError: It cannot be confined, or the engine refuses; the process must end.
     """
-    if spec.num_threads <= 0:
-        spec = replace(spec, num_threads=physical_cores())
+    threads = physical_cores()  # asked while it can be seen
     report = confine_quantizer(
         readable=Path(spec.source_path),
         writable=Path(spec.target_path),
@@ -181,7 +180,7 @@ def quantize(spec: QuantizeSpec, descriptor: int) -> SandboxReport:
     )
     from runtime.engine.llama import quantizing
 
-    quantizing.quantize(spec)
+    quantizing.quantize(spec, threads)
     return report
 
 

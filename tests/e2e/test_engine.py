@@ -61,33 +61,6 @@ def reference(model_gguf: Path) -> Iterator[Any]:
 _numbers = iter(range(1, 1_000_000))
 
 
-def test_a_long_text_changes_nothing_about_short_ones(model_gguf: Path) -> None:
-    """It is the first that needs room; whoever waits meanwhile is served as before."""
-    engine = LlamaEngine(WorkerSpec(str(model_gguf), context_length=1024, num_threads=1))
-    short = tuple(f"The {word} is here." for word in ("sea", "stone", "letter"))
-    long = "All the same and on and on. " * 90
-
-    def embedded(*jobs: Embed) -> list[Embedded]:
-        for job in jobs:
-            engine.submit(job)
-        events: list[Event] = []
-        while engine.busy:
-            events += engine.step()
-        assert all(isinstance(event, Embedded) for event in events)
-        return [event for event in events if isinstance(event, Embedded)]
-
-    (before,) = embedded(Embed(1, short))
-    waiting, whole = embedded(Embed(2, short), Embed(3, (long, *short)))
-    engine.close()
-    assert waiting.prompt_tokens < 100
-    assert whole.prompt_tokens > 512
-    for found in (waiting.vectors, whole.vectors[1:]):
-        for one, other in zip(before.vectors, found, strict=True):
-            assert np.frombuffer(base64.b64decode(one), "<f4") == pytest.approx(
-                np.frombuffer(base64.b64decode(other), "<f4"), abs=0.02
-            )
-
-
 def run(engine: LlamaEngine, *prompts: Chat | Text, **sampling: Any) -> list[list[Event]]:
     """Run prompts together; the events of each."""
     jobs = [Job(next(_numbers), p, Sampling(**sampling), want_context=True) for p in prompts]
@@ -420,3 +393,30 @@ def test_a_full_context_is_shifted_where_that_is_wanted(model_gguf: Path) -> Non
         assert finished(events).reason == "length"
         assert (finished(events).output_tokens == 150) == shift
     engine.close()
+
+
+def test_a_long_text_changes_nothing_about_short_ones(model_gguf: Path) -> None:
+    """It is the first that needs room; whoever waits meanwhile is served as before."""
+    engine = LlamaEngine(WorkerSpec(str(model_gguf), context_length=1024, num_threads=1))
+    short = tuple(f"The {word} is here." for word in ("sea", "stone", "letter"))
+    long = "All the same and on and on. " * 90
+
+    def embedded(*jobs: Embed) -> list[Embedded]:
+        for job in jobs:
+            engine.submit(job)
+        events: list[Event] = []
+        while engine.busy:
+            events += engine.step()
+        assert all(isinstance(event, Embedded) for event in events)
+        return [event for event in events if isinstance(event, Embedded)]
+
+    (before,) = embedded(Embed(1, short))
+    waiting, whole = embedded(Embed(2, short), Embed(3, (long, *short)))
+    engine.close()
+    assert waiting.prompt_tokens < 100
+    assert whole.prompt_tokens > 512
+    for found in (waiting.vectors, whole.vectors[1:]):
+        for one, other in zip(before.vectors, found, strict=True):
+            assert np.frombuffer(base64.b64decode(one), "<f4") == pytest.approx(
+                np.frombuffer(base64.b64decode(other), "<f4"), abs=0.02
+            )

@@ -131,7 +131,7 @@ def _section(found: dict[int, dict[str, Cost]], sizes: list[str]) -> Section:
     figures: list[Figure] = []
     largest = max(found)
     several = {blobs: costs for blobs, costs in found.items() if blobs > min(found)}
-    base = min(found, key=lambda blobs: abs(blobs - _BASE))
+    few, base = (min(found, key=lambda b: abs(b - count)) for count in (_COUNTS[0], _BASE))
     for verb in _ALL:
         wall = per_blob({blobs: costs[verb].seconds for blobs, costs in several.items()})
         cpu = per_blob({blobs: costs[verb].cpu_seconds for blobs, costs in several.items()})
@@ -149,7 +149,6 @@ def _section(found: dict[int, dict[str, Cost]], sizes: list[str]) -> Section:
             )
         if verb == "tar":
             continue
-        few = min(found, key=lambda blobs: abs(blobs - _COUNTS[0]))
         whole = {blobs: found[blobs][verb].seconds / blobs for blobs in (few, largest)}
         name = f"{verb} per blob, all, {_COUNTS[-1]:,} / {_COUNTS[0]:,}"
         figures.append(growth(name, whole[few], whole[largest]))

@@ -15,7 +15,7 @@ from schemas.errors import LoadFailed
 _ROWS_BYTES: Final = 256 * limits.MIB  # of a tensor at a time; the engine's own bound is 8 GiB
 
 
-def quantize(spec: QuantizeSpec) -> None:
+def quantize(spec: QuantizeSpec, threads: int) -> None:
     """Write the target from the source.
 
     Raises:
@@ -25,7 +25,7 @@ def quantize(spec: QuantizeSpec) -> None:
     lib.llama_backend_init()
     parameters = lib.llama_model_quantize_default_params()
     parameters.ftype = spec.file_type
-    parameters.nthread = spec.num_threads
+    parameters.nthread = threads
     parameters.max_buf_size = _ROWS_BYTES
     code = lib.llama_model_quantize(
         spec.source_path.encode(), spec.target_path.encode(), ctypes.byref(parameters)
