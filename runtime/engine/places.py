@@ -130,10 +130,12 @@ class Places:
             backend.save(slot.id, _NO_LIMIT) if slot.cached else None for slot in (left, right)
         ]
         left.id, right.id = right.id, left.id
+        for slot in (left, right):
+            backend.keep(slot.id, 0)  # both, before one is loaded: there may be no room for three
+        lost = False
         for slot, state in zip((left, right), states, strict=True):
-            if state is None:
-                backend.keep(slot.id, 0)
-            elif not backend.load(slot.id, state):
+            if state is not None and not backend.load(slot.id, state):
                 slot.forget(0)
-                if slot.taken:
-                    raise WorkerFailed("the engine lost a sequence")
+                lost |= slot.taken
+        if lost:
+            raise WorkerFailed("the engine lost a sequence")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from runtime.engine.backend import State
@@ -274,7 +274,21 @@ def small_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.engine.continuous.WORTH", 3)
 
 
+# Two slots are to change places, and there is no room for a copy of one beside both.
+CROWDED = [
+    Plot("b", -1, (), 0, None),
+    Plot("a", 18, (), 0, None),
+    Plot("b", -1, (), 0, None),
+    Plot("a", 1, (), 0, 3),
+    Plot("aaaa", -1, (), 0, None),
+    Plot("a", 1, (), 0, 5),
+    Plot("PPPPPPPPPb", -1, (), 0, None),
+    Plot("aaaaaa", -1, (), 0, None),
+]
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@example(plots=CROWDED, parallel=3, more_rows=0, partial=False, cells_short=49, memory=0, apart=0)
 @given(
     plots=st.lists(PLOTS, min_size=1, max_size=8),
     parallel=st.integers(1, 4),
@@ -480,6 +494,28 @@ def test_gaps_between_slots_are_closed() -> None:
     assert answer(events, 2) == alone(*spoken(TALKATIVE))
     assert context.decodes.count([0, 2]) <= 1
     assert context.decodes.count([0, 1]) > 5
+
+
+class Forgetful(SimulatedContext):
+    """Loads nothing that was saved."""
+
+    def load(self, sequence: int, state: State) -> bool:
+        self.memory[sequence] = []
+        return False
+
+
+def test_slots_that_lose_all_as_they_change_places_do_not_pretend() -> None:
+    """Else the next prompt that begins alike goes on from what is somebody else's."""
+    context = Forgetful(64, 3 * CONTEXT)
+    subject = engine(context, 3)
+    subject.submit(job(0, TALKATIVE, num_predict=20))
+    subject.submit(job(1, "b", num_predict=2))
+    subject.submit(job(2, TALKATIVE, num_predict=20))
+    events = drain(subject)
+    assert [event.job for event in events if isinstance(event, Failed)] == [2]
+    assert answer(events, 0) == alone(*spoken(TALKATIVE))
+    for slot in subject._places.slots:
+        assert slot.cached == context.memory.get(slot.id, [])
 
 
 def test_a_context_is_shifted_where_that_is_wanted() -> None:
