@@ -28,7 +28,7 @@ if not __package__:  # a script finds its neighbours only
 from tools.engine_wheel import BUILD_REQUIREMENTS, cache_key, cache_root, requirements_file
 
 _PROGRAM: Final = "llama-server"
-_SWITCH: Final = re.compile(r"cmake\.define\.(\w+=(?:ON|OFF))")
+_SETTING: Final = re.compile(r'cmake\.define\.(\w+=[^"]+)"')
 # What the peer needs none of here: downloads, TLS, a page, tests. One file is kept: no libraries.
 _OPTIONS: Final = (
     "CMAKE_BUILD_TYPE=Release",
@@ -89,7 +89,7 @@ def _build(requirements: Path, work: Path) -> Path:
         step(*pip, "install", *hashed, "-r", str(BUILD_REQUIREMENTS))
         step(*pip, "download", *hashed, *sources)
         source = _unpack(work / "source") / "vendor" / "llama.cpp"
-        switches = [*_OPTIONS, *_SWITCH.findall(requirements.read_text(encoding="ascii"))]
+        switches = [*_OPTIONS, *_SETTING.findall(requirements.read_text(encoding="ascii"))]
         build = str(work / "build")
         defines = [f"-D{switch}" for switch in switches]
         step("cmake", "-S", str(source), "-B", build, "-G", "Ninja", *defines)

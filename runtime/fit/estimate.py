@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from registry.gguf.tables import TENSOR_TYPES
-from runtime.fit.shape import COPIED, Layer, Shape
+from runtime.fit.shape import Layer, Shape
 from runtime.messages import WorkerSpec
 from schemas import limits
 from schemas.errors import UsageError
@@ -182,11 +182,6 @@ def _row_size(kind: str) -> Callable[[int], int]:
         raise UsageError(f"there is no cache of type {kind[:40]!r}")
     block, block_bytes = _ROWS[kind]
     return lambda width: -(-width // block) * block_bytes
-
-
-def copied(tensor_type: str) -> bool:
-    """Whether the engine keeps tensors of this type outside of the mapped file."""
-    return tensor_type in COPIED
 
 
 def longest_context(shape: Shape, spec: WorkerSpec, room: int, most: int) -> int:

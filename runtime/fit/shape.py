@@ -8,6 +8,7 @@ for which layers keep what. Where a header leaves something open the larger figu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from registry.gguf import GGUFArray, GGUFHeader, TensorInfo
@@ -117,9 +118,34 @@ class Shape:
     sees: int = 0
 
 
-# Types that the engine copies into an order of its own on x86-64 with AVX2, from where it does not
-# map them any more: ggml/src/ggml-cpu/repack.cpp.
-COPIED: Final = frozenset({"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"})
+# Types that the engine copies into an order of its own, so that it does not map them any more: on
+# x86-64 with AVX2 (ggml/src/ggml-cpu/repack.cpp), and for AMX (ggml/src/ggml-cpu/amx/amx.cpp).
+_COPIED: Final = frozenset({"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"})
+_COPIED_AMX: Final = frozenset({"Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "F16"})
+_PROCESSOR: Final = Path("/proc/cpuinfo")
+_PROCESSOR_BYTES: Final = 64 * limits.KIB  # the first processor's entry
+
+
+def copied_types(processor: str) -> frozenset[str]:
+    """The types of tensors that the engine keeps outside of the mapped file.
+
+    Args:
+        processor: The text of ``/proc/cpuinfo``. An engine built without AMX copies less.
+    """
+    amx = {"amx_int8", "amx_tile"} <= set(processor.split())
+    return _COPIED | _COPIED_AMX if amx else _COPIED
+
+
+def _processor() -> str:
+    try:
+        with _PROCESSOR.open("rb") as file:
+            return file.read(_PROCESSOR_BYTES).decode("ascii", "replace")
+    except OSError:
+        return ""
+
+
+# Read as this is imported: later the front-end sees no such file.
+COPIED: Final = copied_types(_processor())
 
 
 def shape_of(header: GGUFHeader) -> Shape:

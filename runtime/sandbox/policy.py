@@ -92,7 +92,7 @@ def worker_policy(pid: int) -> Policy:
     Args:
         pid: The process itself, the only one it may signal (``abort``, ``raise``).
     """
-    return Policy("worker", (*_common(pid), *_READ_ONLY, _DATA_LIMIT))
+    return Policy("worker", (*_common(pid), *_READ_ONLY, _DATA_LIMIT, _TILES))
 
 
 def front_end_policy(pid: int) -> Policy:
@@ -187,6 +187,11 @@ _READ_ONLY: Final = (_none_set("open", 1, _O_WRITES), _none_set("openat", 2, _O_
 # How much memory it may have is a worker's own to lower and raise again around a chat template
 # (RLIMIT_DATA, asm-generic/resource.h); the hard limit stays what it was.
 _DATA_LIMIT: Final = Rule("prlimit64", Action.ALLOW, (Condition(0, INT, 0), Condition(1, INT, 2)))
+# The processor's AMX registers are given to who asks for them: ARCH_REQ_XCOMP_PERM with
+# XFEATURE_XTILEDATA (asm/prctl.h, arch/x86 fpu/types.h). arch_prctl sets nothing else but that.
+_TILES: Final = Rule(
+    "arch_prctl", Action.ALLOW, (Condition(0, INT, 0x1023), Condition(1, WHOLE, 18))
+)
 
 
 def _socket_options() -> tuple[Rule, ...]:

@@ -12,7 +12,8 @@ from tools import engine_wheel
 V2 = "fpu sse sse2 pni ssse3 cx16 sse4_1 sse4_2 popcnt lahf_lm"
 V3 = f"{V2} movbe avx f16c abm bmi1 avx2 bmi2 fma"
 V4 = f"{V3} avx512f avx512dq avx512cd avx512bw avx512vl"
-FULL = f"{V4} avx512vbmi avx512_vnni avx512_bf16 amx_tile amx_int8"
+FULL = f"{V4} avx512vbmi avx512_vnni avx512_bf16"
+AMX = f"{FULL} amx_tile amx_int8"
 
 X86_SWITCHES = {
     "SSE42",
@@ -42,7 +43,9 @@ def cpuinfo(*cores: str) -> str:
 @pytest.mark.parametrize(
     ("cores", "expected"),
     [
-        ([FULL, FULL], "engine-x86-64-avx512.txt"),
+        ([AMX, AMX], "engine-x86-64-amx.txt"),
+        ([AMX, FULL], "engine-x86-64-avx512.txt"),
+        ([f"{FULL} amx_tile amx_bf16"], "engine-x86-64-avx512.txt"),  # without integers
         ([V4], "engine-x86-64-v3.txt"),  # AVX-512 without VBMI, VNNI, BF16
         ([FULL.replace("avx512_bf16", "")], "engine-x86-64-v3.txt"),
         ([V3], "engine-x86-64-v3.txt"),
@@ -74,7 +77,10 @@ def test_a_processor_that_is_too_old_or_unknown_is_refused(text: str) -> None:
 def test_x86_files_name_every_instruction_set(path: Path) -> None:
     switches = dict(re.findall(r"cmake\.define\.GGML_(\w+)=(ON|OFF)", path.read_text("ascii")))
     assert set(switches) >= X86_SWITCHES
-    assert {switches[name] for name in switches if name.startswith("AMX")} == {"OFF"}
+    on = {name for name in switches if name.startswith("AMX") and switches[name] == "ON"}
+    assert on == ({"AMX_TILE", "AMX_INT8"} if "amx" in path.stem else set())
+    # Or GCC 12 drops most of what it loads into the tiles' configuration.
+    assert ("-fno-dse -fno-tree-dse" in path.read_text("ascii")) == bool(on)
 
 
 def test_all_files_pin_one_source_and_never_the_building_machine() -> None:

@@ -96,7 +96,7 @@ class LlamaEngine:
         return sum(
             size
             for where, what, size in self.buffers
-            if what == "model" and where.startswith("CPU") and not where.endswith("_Mapped")
+            if what == "model" and _in_memory(where) and not where.endswith("_Mapped")
         )
 
     @property
@@ -105,7 +105,7 @@ class LlamaEngine:
         return sum(
             size
             for where, _, size in self.buffers
-            if not where.startswith("CPU") and not where.endswith("_Host")
+            if not _in_memory(where) and not where.endswith("_Host")
         )
 
     @property
@@ -189,3 +189,8 @@ class LlamaEngine:
             raise UsageError("there is no such token")
         text = b"".join(map(self._vocabulary.piece, task.tokens)).decode("utf-8", "replace")
         return Tokenized(task.id, task.tokens, text)
+
+
+def _in_memory(where: str) -> bool:
+    """Whether a buffer lies in main memory; AMX is a way to compute, not a place."""
+    return where.startswith(("CPU", "AMX"))

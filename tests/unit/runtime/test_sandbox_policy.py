@@ -69,6 +69,13 @@ def test_the_worker_changes_no_file_and_accepts_nobody() -> None:
     assert not WORKER_NEVER & named(WORKER)
 
 
+def test_the_worker_may_ask_for_the_processors_tiles_and_for_nothing_like_it() -> None:
+    assert verdict(WORKER, "arch_prctl", 0x1023, 18) is Action.ALLOW
+    assert verdict(WORKER, "arch_prctl", 0x1023, 19) is Action.REFUSE
+    assert verdict(WORKER, "arch_prctl", 0x1002, 18) is Action.REFUSE  # ARCH_SET_FS
+    assert verdict(FRONT_END, "arch_prctl", 0x1023, 18) is Action.REFUSE
+
+
 @pytest.mark.parametrize("policy", [WORKER, FRONT_END], ids=lambda policy: policy.name)
 @pytest.mark.parametrize(
     ("call", "args", "action"),

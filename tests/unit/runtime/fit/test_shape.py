@@ -9,6 +9,7 @@ import pytest
 
 from registry.gguf import read_header
 from runtime.fit import Shape, shape_of
+from runtime.fit.shape import copied_types
 from schemas.errors import MalformedModel
 from tests.gguf_files import Pieces, array, scalar, string, strings, tensor, u32
 
@@ -247,6 +248,14 @@ def test_weights_by_layer() -> None:
     assert found.weights == 4 * (64 * 4 + 64 * 64 + 64 * 300 + 64 + 16)
     assert found.inner == 300
     assert found.doubled == 0
+
+
+def test_processors_with_amx_have_more_copied() -> None:
+    plain = copied_types("flags\t\t: fpu avx2 avx512f amx_bf16\n")
+    assert plain < copied_types("flags\t\t: fpu avx2 amx_bf16 amx_tile amx_int8\n")
+    assert "Q4_1" not in plain
+    assert "F32" not in copied_types("amx_tile amx_int8")
+    assert copied_types("") == plain
 
 
 @pytest.mark.parametrize(
