@@ -11,7 +11,7 @@ from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 from typing import Final
 
-from runtime.launcher import Launcher
+from runtime.launcher.client import Launcher
 from runtime.messages import Chat, Failed, Finished, Job, Message, Sampling, WorkerSpec
 from runtime.worker.client import Worker
 from schemas.errors import LoadFailed

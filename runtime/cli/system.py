@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -30,9 +34,10 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the store's models: on loopback, or with TLS and API keys on any address."""
+    from contextlib import closing
     from dataclasses import replace
 
-    from runtime.server.serve import run
+    from runtime.launcher.client import Launcher
     from schemas.settings import load
 
     if log_format not in (None, "text", "json"):
@@ -46,7 +51,33 @@ def serve(
         "log_format": log_format,
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    run(replace(settings, serve=replace(settings.serve, **changes)))
+    settings = replace(settings, serve=replace(settings.serve, **changes))
+    with closing(Launcher.start()) as launcher:  # it prepares a worker meanwhile
+        with _reading_modules():
+            from runtime.server.serve import run
+        run(settings, launcher)
+
+
+@contextmanager
+def _reading_modules() -> Iterator[None]:
+    """Read many modules a sixth faster.
+
+    None of what they make is ever freed, so it is not looked through. And aiohttp reads the
+    system's certificates as it is imported, for connections that a server never makes.
+    """
+    unread = dict.fromkeys(("SSL_CERT_FILE", "SSL_CERT_DIR"), os.devnull)
+    before = {name: os.environ.get(name) for name in unread}
+    gc.disable()
+    os.environ.update(unread)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
+        gc.freeze()
+        gc.enable()
 
 
 def doctor(

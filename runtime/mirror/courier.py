@@ -17,7 +17,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Final, Self
 
-from runtime.launcher import die_with_parent, start_python
+from runtime.launcher.starting import die_with_parent, start_python
 from runtime.sandbox import SandboxReport, attempt_all, confine_courier
 from schemas import limits
 from schemas.errors import EnvironmentFault, RemoteUnavailable, SandboxUnavailable, SealiftError

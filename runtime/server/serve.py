@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,7 @@ from runtime.access.keyfile import FOLDER as ACCESS
 from runtime.access.tls import Identity, load_identity
 from runtime.fit import Memory, Meter, offloads
 from runtime.integrity import Damages, Integrity, Verify
-from runtime.launcher import Launcher
+from runtime.launcher.client import Launcher
 from runtime.leases import Bounds, RunningWorker
 from runtime.loading import VerifiedStart
 from runtime.messages import WorkerSpec
@@ -48,15 +48,19 @@ _LOG: Final = logging.getLogger("sealift.server")
 _DEFAULT_MODELS: Final = 3  # Ollama's for a machine without a GPU
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, launcher: Launcher) -> None:
     """Serve until SIGTERM or SIGINT.
 
     The order is the point: what needs a privilege comes first, then the front-end gives up for good
     to connect, to bind and to start anything, and only then is the first request accepted.
 
+    Args:
+        settings: All of them.
+        launcher: Started before; it gets a worker ready while this module and others are read.
+
     Raises:
         UsageError: The address is beyond loopback, and TLS or keys are missing; a setting is wrong.
-        EnvironmentFault: The port is taken; store, launcher or sandbox are not to be had.
+        EnvironmentFault: The port is taken; store or sandbox are not to be had.
     """
     address, port = parse_host(settings.serve.host)
     serve = settings.serve
@@ -69,7 +73,6 @@ def run(settings: Settings) -> None:
         if governance.audit is not None:
             stack.callback(governance.audit.close)
         listener = stack.enter_context(bind(address, port))
-        launcher = stack.enter_context(closing(Launcher.start()))
         meter = stack.enter_context(Meter())
         accelerated = offloads()
         if (mirror := Mirror.start(serve)) is not None:

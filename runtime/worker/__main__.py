@@ -8,7 +8,9 @@ answers ``quantized`` or ``failed``, and ends.
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
 import os
 import signal
 import socket
@@ -20,7 +22,7 @@ from typing import Any, Final
 
 from runtime.engine import Engine
 from runtime.engine.threads import physical_cores
-from runtime.launcher import die_with_parent
+from runtime.launcher.starting import die_with_parent, name_process
 from runtime.messages import (
     Event,
     Piece,
@@ -31,6 +33,7 @@ from runtime.messages import (
     task_from_document,
 )
 from runtime.sandbox import SandboxReport, attempt_all, confine_quantizer, confine_worker
+from runtime.worker import NAME
 from runtime.worker.frames import FrameDecoder, NeedData, encode
 from schemas.errors import LoadFailed, SealiftError
 
@@ -190,8 +193,11 @@ def main() -> None:
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front-end decides when a worker ends
     channel = Channel(socket.socket(fileno=descriptor))
+    with contextlib.suppress(ImportError):  # confinement says what is missing
+        importlib.import_module(_ENGINE)  # before somebody waits for it
     try:
         task = channel.receive(wait=True)[0]
+        name_process(NAME)  # from here on it is somebody's
         try:
             if "quantize" in task:
                 report = quantize(QuantizeSpec(**task["quantize"]), descriptor)

@@ -29,7 +29,7 @@ _STATUS_SECONDS: Final = 1.0  # between a socket's end and the launcher's word o
 
 
 class Spawner(Protocol):
-    """What starts and ends processes (:class:`runtime.launcher.Launcher`)."""
+    """What starts and ends processes (:class:`runtime.launcher.client.Launcher`)."""
 
     async def spawn(self) -> tuple[socket.socket, int]:
         """Start a worker; this end of the socket to it, and its process id."""

@@ -14,6 +14,7 @@ import pydantic
 import pytest
 
 from tests.serving import Server, install, serving
+from tests.support.processes import workers
 
 pytestmark = pytest.mark.model
 NAME = "library/smollm2:135m"
@@ -243,10 +244,7 @@ def test_a_worker_that_is_killed_is_one_error_and_the_next_request_works(
     client: openai.OpenAI, server: Server
 ) -> None:
     client.chat.completions.create(model=NAME, messages=ASK, max_tokens=1)
-    import psutil
-
-    front_end = psutil.Process(server.process.pid)
-    (worker,) = [p for p in front_end.children(recursive=True) if "runtime.worker" in p.cmdline()]
+    (worker,) = workers(server.process.pid)
     stream = client.chat.completions.create(
         model=NAME, messages=[{"role": "user", "content": "Tell a long story."}], stream=True
     )

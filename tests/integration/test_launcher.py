@@ -16,9 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runtime.launcher import Launcher, clean_environment
+from runtime.launcher.client import Launcher
+from runtime.launcher.starting import clean_environment
 from schemas import limits
 from schemas.errors import WorkerFailed
+from tests.support.waiting import eventually, gone
 
 
 @asynccontextmanager
@@ -28,6 +30,19 @@ async def launched() -> AsyncIterator[Launcher]:
         yield launcher
     finally:
         launcher.close()
+
+
+async def prepared(launcher: Launcher, besides: int = 0) -> int:
+    """The process id of the worker that nobody asked for yet."""
+    found: list[int] = []
+
+    def one() -> bool:
+        children = psutil.Process(launcher.pid).children()
+        found[:] = [child.pid for child in children if child.pid != besides]
+        return len(found) == 1
+
+    await asyncio.to_thread(eventually, one)
+    return found[0]
 
 
 async def ended(launcher: Launcher, pid: int) -> int:
@@ -73,19 +88,44 @@ async def test_who_asks_late_still_hears_of_an_end() -> None:
 
 async def test_a_spawn_that_is_cancelled_leaves_no_worker() -> None:
     async with launched() as launcher:
+        ahead = await prepared(launcher)
         task = asyncio.create_task(launcher.spawn())
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         channel, pid = await launcher.spawn()
-        for _ in range(200):
-            if [child.pid for child in psutil.Process(launcher.pid).children()] == [pid]:
-                break
-            await asyncio.sleep(0.05)
-        else:
-            pytest.fail("a worker that nobody knows is running")
+        assert pid != ahead
+        await asyncio.to_thread(eventually, lambda: gone(ahead))
         channel.close()
+
+
+async def test_a_worker_waits_ahead_and_another_when_one_ended() -> None:
+    async with launched() as launcher:
+        ahead = await prepared(launcher)
+        first, pid = await launcher.spawn()
+        assert pid == ahead
+        second, other = await launcher.spawn()
+        assert other != ahead
+        assert {child.pid for child in psutil.Process(launcher.pid).children()} == {pid, other}
+        first.close()
+        assert await ended(launcher, pid) == 0
+        ahead = await prepared(launcher, besides=other)
+        third, pid = await launcher.spawn()
+        assert pid == ahead
+        second.close()
+        third.close()
+
+
+async def test_a_worker_that_ends_while_it_waits_is_nobodys_loss() -> None:
+    async with launched() as launcher:
+        ahead = await prepared(launcher)
+        os.kill(ahead, signal.SIGKILL)
+        await asyncio.to_thread(eventually, lambda: not psutil.pid_exists(ahead))
+        channel, pid = await launcher.spawn()
+        assert pid != ahead
+        channel.close()
+        assert await ended(launcher, pid) == 0
 
 
 async def test_closing_ends_all_workers() -> None:
@@ -100,7 +140,7 @@ async def test_closing_ends_all_workers() -> None:
 
 FRONT_END = """
 import os, signal, sys
-from runtime.launcher import Launcher
+from runtime.launcher.client import Launcher
 launcher = Launcher.start()
 import asyncio
 async def main():
@@ -174,6 +214,6 @@ def test_there_is_a_most_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 _LIMITED = """
 from schemas import limits
 limits.WORKERS = 1
-from runtime import launcher
+from runtime.launcher import __main__ as launcher
 launcher.main()
 """

@@ -17,10 +17,11 @@ import pytest
 
 from registry.reference import Reference
 from registry.store import Store
-from runtime.launcher import Launcher
+from runtime.launcher.client import Launcher
 from runtime.quantizing import KINDS, parse_kind, quantize
 from schemas.errors import LoadFailed, UnsupportedRequest, WorkerFailed
 from tests.serving import Server, install, serving
+from tests.support.processes import workers
 from tests.support.vision import write_projector, write_text
 from tests.support.waiting import eventually, gone
 
@@ -154,7 +155,8 @@ async def test_who_stops_listening_ends_it(target: Path, tmp_path: Path) -> None
     try:
         work = quantize(launcher, source, target, "Q2_K")
         await anext(work)
-        (child,) = psutil.Process(launcher.pid).children()
+        await asyncio.to_thread(eventually, lambda: bool(workers(launcher.pid)))
+        (child,) = workers(launcher.pid)
         await work.aclose()
         await asyncio.to_thread(eventually, lambda: gone(child.pid))
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.launcher import Launcher
+from runtime.launcher.client import Launcher
 from runtime.messages import (
     Chat,
     Event,

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runtime.launcher import Launcher
+from runtime.launcher.client import Launcher
 from runtime.messages import (
     Chat,
     Event,
@@ -221,12 +221,20 @@ async def test_a_model_that_is_not_there(tmp_path: Path) -> None:
             await Worker.start(launcher, WorkerSpec(str(tmp_path / "none.gguf")), 60)
 
 
-async def test_a_load_that_takes_too_long_leaves_no_process(model_gguf: Path) -> None:
+async def test_a_load_that_takes_too_long_leaves_no_process(
+    model_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with launched() as launcher:
+        pids: list[int] = []
+
+        def watch(pid: int, _done: object) -> None:
+            pids.append(pid)
+
+        monkeypatch.setattr(launcher, "watch", watch)
         with pytest.raises(LoadFailed, match="in time"):
             await Worker.start(launcher, WorkerSpec(str(model_gguf)), 0.01)
-        children = psutil.Process(launcher.pid).children()
-        await asyncio.to_thread(eventually, lambda: all(gone(child.pid) for child in children))
+        [pid] = pids
+        await asyncio.to_thread(eventually, lambda: gone(pid))
 
 
 async def test_workers_end_with_the_launcher(model_gguf: Path) -> None:

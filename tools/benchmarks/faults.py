@@ -19,12 +19,13 @@ from typing import Any, Final
 
 import psutil
 
+from runtime.worker import NAME
+
 PHASES: Final = ("prefill", "decode", "load")
 _CONTEXT: Final = 2048
 _SECONDS: Final = 60
 _PIECES: Final = 3  # of an answer before its worker is killed
 _INTO_PROMPT: Final = 0.15  # seconds after a long prompt was sent
-_WORKER: Final = "runtime.worker"
 _ASK: Final = "Count from one to twenty."
 
 
@@ -141,7 +142,7 @@ class Faults:
         found = set()
         for process in self._server.children(recursive=True):
             try:
-                if _WORKER in process.cmdline():
+                if process.name() == NAME:
                     found.add(process.pid)
             except psutil.Error:  # it ended meanwhile
                 continue

@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import linear_regression, median
 from typing import TYPE_CHECKING, Any, Final
 
+from runtime.worker import NAME
 from tools.benchmarks.faults import PHASES, Faults, Outcome
 from tools.benchmarks.process import BenchError
 from tools.benchmarks.results import Figure, Section, at_least, at_most, table
@@ -207,7 +208,7 @@ def _soak(bench: Bench, server: Server, seconds: float) -> tuple[list[_Sample], 
     server.post("/api/embed", {"model": "victim", "input": "warm", "options": _CONTEXT})
     process = psutil.Process(server.process.pid)
     children = process.children(recursive=True)
-    workers = [child for child in children if "runtime.worker" in child.cmdline()]
+    workers = [child for child in children if child.name() == NAME]
     load = _Load(server.port, time.monotonic() + seconds)
     threads = [threading.Thread(target=load.client, args=(n,)) for n in range(_CLIENTS)]
     began = time.monotonic()
