@@ -1,8 +1,10 @@
 """Continuous batching: many answers at once, one step at a time. Pure; what decodes is a backend.
 
 A step computes either the next token of every answer, or a chunk of one prompt; where there is both
-to do, they take turns, so running streams keep their pace. What a slot computed stays in it, or is
-saved for a while, so a prompt that begins like an earlier one starts behind the common part.
+to do, they take turns, so running streams keep their pace. A turn is one long chunk, or several
+short prompts: the sooner they answer, the more answers are computed at once. What a slot computed
+stays in it, or is saved for a while, so a prompt that begins like an earlier one starts behind the
+common part.
 
 A job that names a seed gets the same answer whatever else runs: its prompt is computed in chunks
 that do not depend on others, reuses only what was made that way, and its next tokens are computed
@@ -73,7 +75,7 @@ class ContinuousEngine:
         self._running: list[Stream] = []
         self._cancelled: set[int] = set()
         self._decoded: Callable[[], None] = nothing
-        self._read = False  # whether the last step read of a prompt
+        self._turn = limits.PROMPT_TOKENS_BESIDE  # prompt tokens that may come before the next token
         self._chunks = 0
 
     # -- the engine's interface -------------------------------------------------------------------
@@ -104,10 +106,12 @@ class ContinuousEngine:
         self._catch_up()
         answering = [s for s in self._running if not s.reading or s.almost]
         reading = [s for s in self._running if s.reading and not s.almost and s.leader is None]
-        self._read = bool(reading) and not (answering and self._read)
-        if self._read:
-            events += self._read_on(self._next_reader(reading), alone=not answering)
+        reader = self._next_reader(reading) if reading else None
+        if reader is not None and (not answering or reader.chunk <= self._turn):
+            self._turn -= reader.chunk
+            events += self._read_on(reader, alone=not answering)
         elif answering:
+            self._turn = limits.PROMPT_TOKENS_BESIDE
             events += self._answer(answering)
         return events
 
@@ -201,10 +205,9 @@ class ContinuousEngine:
 
     def _next_reader(self, reading: Sequence[Stream]) -> Stream:
         """The shortest is done soonest; every other chunk is the oldest's, so that none starves."""
-        self._chunks += 1
         if self._chunks % 2:
-            return min(reading, key=lambda stream: stream.left)
-        return reading[0]
+            return reading[0]
+        return min(reading, key=lambda stream: stream.left)
 
     def _catch_up(self) -> None:
         """Those who waited for others to read take over what is there now."""
@@ -216,6 +219,7 @@ class ContinuousEngine:
                 stream.reused = len(stream.slot.cached)
 
     def _read_on(self, stream: Stream, *, alone: bool) -> list[Event]:
+        self._chunks += 1
         done = len(stream.slot.cached)
         rows = self._backend.rows
         if stream.exact or not alone:

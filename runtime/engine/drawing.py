@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-from bisect import bisect_left, bisect_right
-from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -19,9 +17,7 @@ from runtime.engine.sampling import Plan
 from schemas.errors import WorkerFailed
 
 MOST: Final = 256  # with more candidates llama.cpp's samplers are as fast
-_NEAR: Final = 6.0  # logits below the best that are looked at first
-_FAR: Final = 40.0  # what is farther below, times the temperature, has a chance of 10^-17
-_CROWD: Final = 8  # so many times top-k candidates are more than need be
+_ROWS: Final = 64  # of the table that logits are looked at as; fewer or more were slower
 
 
 class Draw:
@@ -31,7 +27,7 @@ class Draw:
         plan: One that :meth:`suits`.
     """
 
-    __slots__ = ("_far", "_min_p", "_near", "_random", "_temperature", "_top_k", "_top_p")
+    __slots__ = ("_min_p", "_random", "_temperature", "_top_k", "_top_p")
 
     def __init__(self, plan: Plan) -> None:
         self._top_k = plan.top_k or MOST
@@ -39,8 +35,6 @@ class Draw:
         self._min_p = plan.min_p
         self._temperature = plan.temperature or 1.0
         self._random = random.Random(plan.seed)  # noqa: S311 - no secret
-        self._far = _FAR * max(self._temperature, 1.0)
-        self._near = _NEAR
 
     @staticmethod
     def suits(plan: Plan) -> bool:
@@ -60,38 +54,42 @@ class Draw:
         Raises:
             WorkerFailed: No token is possible.
         """
-        best = float(logits.max())
+        tokens = self._candidates(logits)
+        values = logits[tokens]
+        order = np.argsort(-values, kind="stable")[: self._top_k]
+        best = float(values[order[0]]) if len(order) else -math.inf
         if not math.isfinite(best):
             raise WorkerFailed("the engine gave no token that is possible")
-        tokens, below = self._top(logits, best)
-        count = self._nucleus(below)
-        weights = list(accumulate([math.exp(x / self._temperature) for x in below[:count]]))
-        drawn = self._random.random() * weights[-1]
-        return tokens[min(bisect_right(weights, drawn), count - 1)]
+        below = values[order].astype(np.float64) - best
+        weights = np.exp(below[: self._nucleus(below)] / self._temperature).cumsum()
+        drawn = int(weights.searchsorted(self._random.random() * weights[-1], side="right"))
+        return int(tokens[order[min(drawn, len(weights) - 1)]])
 
-    def _top(self, logits: npt.NDArray[np.float32], best: float) -> tuple[list[int], list[float]]:
-        """The most probable tokens, best first, and how far their logits are below the best."""
-        while True:
-            found = np.flatnonzero(logits >= best - self._near)
-            if len(found) >= self._top_k or self._near >= self._far:
-                break
-            self._near = min(self._near * 1.5, self._far)
-        if len(found) > _CROWD * self._top_k:
-            self._near *= 0.8
-        values = logits[found]
-        if len(found) > self._top_k:
-            chosen = np.argpartition(values, -self._top_k)[-self._top_k :]
-            found, values = found[chosen], values[chosen]
-        order = np.argsort(-values, kind="stable")
-        return found[order].tolist(), (values[order] - np.float32(best)).tolist()
+    def _candidates(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
+        """The most probable tokens, and some that are not, in order of their numbers.
 
-    def _nucleus(self, below: list[float]) -> int:
+        The logits are looked at as a table. As many columns as there are tokens wanted have an
+        element that is not below the least of these columns' highest, so nothing below it counts.
+        """
+        columns = len(logits) // _ROWS
+        if columns <= self._top_k:
+            return np.arange(len(logits))
+        table = logits[: _ROWS * columns].reshape(_ROWS, columns)
+        highest = table.max(axis=0)
+        least = np.partition(highest, -self._top_k)[-self._top_k]
+        if least == -math.inf:  # a form allows a few tokens only
+            return np.flatnonzero(logits > least)
+        some = np.flatnonzero(highest >= least)
+        rows, which = np.nonzero(table[:, some] >= least)
+        rest = np.flatnonzero(logits[_ROWS * columns :] >= least) + _ROWS * columns
+        return np.concatenate((rows * columns + some[which], rest))
+
+    def _nucleus(self, below: npt.NDArray[np.float64]) -> int:
         """How many of them top-p and min-p leave; one at least."""
         count = len(below)
         if self._top_p is not None:
-            masses = list(accumulate(map(math.exp, below)))
-            count = min(bisect_left(masses, self._top_p * masses[-1]) + 1, count)
+            masses = np.exp(below).cumsum()
+            count = min(int(masses.searchsorted(self._top_p * masses[-1])) + 1, count)
         if self._min_p is not None:
-            least = math.log(self._min_p)
-            count = sum(x >= least for x in below[:count])
+            count = int(np.count_nonzero(below[:count] >= math.log(self._min_p)))
         return max(count, 1)

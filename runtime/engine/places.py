@@ -32,7 +32,6 @@ class Places:
         self.slots = [Slot(number) for number in range(parallel)]
         self.attic = Attic(memory)
         self._turn = 0
-        self._gap = -1
 
     def take(self, prompt: Sequence[int], *, exact: bool) -> Slot:
         """Give out a slot, with as much of the prompt in it as is known anywhere.
@@ -84,17 +83,12 @@ class Places:
         slot.forget(self._backend.keep(slot.id, 0))
 
     def close_gap(self) -> None:
-        """Have the taken slots lie side by side, so that they are computed in one go.
-
-        A gap is closed the second time that it is seen: most fill by themselves.
-        """
+        """Have the taken slots lie side by side, so that they are computed in one go."""
         taken = sorted((slot for slot in self.slots if slot.taken), key=lambda slot: slot.id)
         neighbours = itertools.pairwise(taken)
         gap = next((a.id + 1 for a, b in neighbours if b.id > a.id + 1), -1)
-        if gap >= 0 and gap == self._gap:
+        if gap >= 0:
             self._swap(taken[-1], next(slot for slot in self.slots if slot.id == gap))
-            gap = -1
-        self._gap = gap
 
     def _save(self, slot: Slot, kept: int) -> None:
         """Save what a slot holds if its next owner leaves less than half of it."""

@@ -11,6 +11,7 @@ from runtime.engine.lookup import Lookup
 from runtime.engine.sight import Picture, extra_cells
 from runtime.engine.slots import Slot
 from runtime.messages import Job
+from schemas import limits
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +67,13 @@ class Stream:
     def left(self) -> int:
         """Tokens of the prompt still to be computed."""
         return len(self.prompt) - len(self.slot.cached)
+
+    @property
+    def chunk(self) -> int:
+        """Of these, how many are computed at once while others answer; a picture counts as most."""
+        if self.next_picture is not None:
+            return limits.PROMPT_TOKENS_BESIDE
+        return min(self.left, limits.PROMPT_TOKENS_BESIDE)
 
     @property
     def extra(self) -> int:

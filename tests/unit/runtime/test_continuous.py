@@ -509,7 +509,7 @@ def test_slots_that_lose_all_as_they_change_places_do_not_pretend() -> None:
     context = Forgetful(64, 3 * CONTEXT)
     subject = engine(context, 3)
     subject.submit(job(0, TALKATIVE, num_predict=20))
-    subject.submit(job(1, "b", num_predict=2))
+    subject.submit(job(1, TALKATIVE, num_predict=4))
     subject.submit(job(2, TALKATIVE, num_predict=20))
     events = drain(subject)
     assert [event.job for event in events if isinstance(event, Failed)] == [2]
