@@ -75,7 +75,9 @@ class ContinuousEngine:
         self._running: list[Stream] = []
         self._cancelled: set[int] = set()
         self._decoded: Callable[[], None] = nothing
-        self._turn = limits.PROMPT_TOKENS_BESIDE  # prompt tokens that may come before the next token
+        self._turn = (
+            limits.PROMPT_TOKENS_BESIDE
+        )  # prompt tokens that may come before the next token
         self._chunks = 0
 
     # -- the engine's interface -------------------------------------------------------------------

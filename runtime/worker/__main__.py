@@ -37,7 +37,7 @@ from runtime.worker import NAME
 from runtime.worker.frames import FrameDecoder, NeedData, encode
 from schemas.errors import LoadFailed, SealiftError
 
-_RECEIVE_BYTES: Final = 256 * 1024
+_RECEIVE_BYTES: Final = 64 * 1024  # more would be mapped and unmapped for every token
 # The engine and its libraries: our own or installed code, loaded before the gates close.
 _ENGINE: Final = "runtime.engine.llama"
 _VISION: Final = "runtime.engine.llama.vision"

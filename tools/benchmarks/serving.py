@@ -29,6 +29,7 @@ _SLOTS: Final = 4  # where the number of clients is not what is measured
 # Clients, as many slots, to the least ratio aimed at.
 _AIMS: Final = {1: 1.0, 4: 1.1, 8: 1.15, 16: 1.1}
 _WINDOW: Final = 10  # seconds
+_PAUSE: Final = 0.5  # seconds: who was measured before may still compute what nobody waits for
 _TOKENS: Final = 128
 _ASKED: Final = 16  # questions for times to the first token
 _LONG_WORDS: Final = 980  # about 1,000 tokens
@@ -114,6 +115,7 @@ def _pairs(
     for number in range(bench.pairs):
         bench.patience.wait()
         for peer in peers if number % 2 else reversed(peers):
+            time.sleep(_PAUSE)
             found[peer.name].append(measured(peer))
         told = ", ".join(f"{name} {values[-1]:.1f}" for name, values in found.items())
         bench.say(f"{what}, {number + 1}/{bench.pairs}: {told}")

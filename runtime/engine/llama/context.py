@@ -80,6 +80,7 @@ class Context:
         self.n_vocab = model.vocabulary.size
         self.rows: int = lib.llama_n_batch(self._context)
         self._batch = Batch(self.rows)
+        self._views: dict[int, npt.NDArray[np.float32]] = {}  # of rows of logits, by address
         self.ends = model.vocabulary.ends
         self.piece = model.vocabulary.piece
 
@@ -255,7 +256,11 @@ class Context:
 
     def _logits(self, row: int) -> npt.NDArray[np.float32]:
         pointer = lib.llama_get_logits_ith(self._context, row)
-        return np.ctypeslib.as_array(pointer, (self.n_vocab,))
+        address = ctypes.addressof(pointer.contents)
+        view = self._views.get(address)  # made once: this runs per token, with cold caches
+        if view is None:
+            view = self._views[address] = np.ctypeslib.as_array(pointer, (self.n_vocab,))
+        return view
 
     def logprob(self, row: int, token: int, alternatives: int) -> dict[str, Any]:
         """A token's log-probability before any sampling, and those of the most probable ones."""
