@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import os
 import signal
 import socket
@@ -194,7 +193,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front-end decides when a worker ends
     channel = Channel(socket.socket(fileno=descriptor))
     with contextlib.suppress(ImportError):  # confinement says what is missing
-        importlib.import_module(_ENGINE)  # before somebody waits for it
+        import runtime.engine.llama  # noqa: F401 - before somebody waits for it
     try:
         task = channel.receive(wait=True)[0]
         name_process(NAME)  # from here on it is somebody's

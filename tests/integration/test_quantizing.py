@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -21,7 +22,6 @@ from runtime.launcher.client import Launcher
 from runtime.quantizing import KINDS, parse_kind, quantize
 from schemas.errors import LoadFailed, UnsupportedRequest, WorkerFailed
 from tests.serving import Server, install, serving
-from tests.support.processes import workers
 from tests.support.vision import write_projector, write_text
 from tests.support.waiting import eventually, gone
 
@@ -149,15 +149,28 @@ async def test_a_process_that_dies(target: Path, tmp_path: Path) -> None:
         await ticks(write_text(tmp_path / "m.gguf"), target, kill=True)
 
 
-async def test_who_stops_listening_ends_it(target: Path, tmp_path: Path) -> None:
+async def test_who_stops_listening_ends_it(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = write_text(tmp_path / "m.gguf")
     launcher = Launcher.start()
+    started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    spawn = launcher.spawn
+
+    async def noted() -> tuple[socket.socket, int]:
+        channel, pid = await spawn()
+        started.set_result(pid)
+        return channel, pid
+
+    monkeypatch.setattr(launcher, "spawn", noted)
     try:
         work = quantize(launcher, source, target, "Q2_K")
-        await anext(work)
-        await asyncio.to_thread(eventually, lambda: bool(workers(launcher.pid)))
-        (child,) = workers(launcher.pid)
+        listening = asyncio.create_task(anext(work))
+        pid = await started
+        listening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await listening
         await work.aclose()
-        await asyncio.to_thread(eventually, lambda: gone(child.pid))
+        await asyncio.to_thread(eventually, lambda: gone(pid))
     finally:
         launcher.close()
