@@ -222,7 +222,13 @@ def test_a_client_that_goes_away_frees_the_worker_at_once(server: Server) -> Non
     server.post("/api/generate", {"model": NAME})
     for stream in (True, False):
         body = json.dumps(
-            {"model": NAME, "prompt": "Tell a long story.", "max_tokens": 400, "stream": stream}
+            {
+                "model": NAME,
+                "prompt": "1, 2, 3, 4,",  # goes on and on, where a story may end at once
+                "temperature": 0,
+                "max_tokens": 400,
+                "stream": stream,
+            }
         ).encode()
         head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         with server.connect() as connection:
