@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -34,7 +34,6 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the store's models: on loopback, or with TLS and API keys on any address."""
-    from contextlib import closing
     from dataclasses import replace
 
     from runtime.launcher.client import Launcher

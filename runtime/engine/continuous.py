@@ -75,9 +75,8 @@ class ContinuousEngine:
         self._running: list[Stream] = []
         self._cancelled: set[int] = set()
         self._decoded: Callable[[], None] = nothing
-        self._turn = (
-            limits.PROMPT_TOKENS_BESIDE
-        )  # prompt tokens that may come before the next token
+        # Prompt tokens that may still be read before running streams get their next token.
+        self._turn = limits.PROMPT_TOKENS_BESIDE
         self._chunks = 0
 
     # -- the engine's interface -------------------------------------------------------------------

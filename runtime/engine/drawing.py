@@ -1,7 +1,8 @@
 """Drawing a token among the few most probable ones, as nearly every job asks for.
 
-A third of the time of llama.cpp's chain of samplers, which makes a list of the whole vocabulary
-first. The same steps in the same order: top-k, top-p, min-p, temperature, draw.
+Faster than llama.cpp's chain of samplers while caches are warm, for that makes a list of the whole
+vocabulary first; between two decodes about as fast. The same steps in the same order: top-k, top-p,
+min-p, temperature, draw.
 """
 
 from __future__ import annotations
